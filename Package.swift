@@ -1,0 +1,62 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let swiftSettings: [SwiftSetting] = [
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("ExistentialAny"),
+]
+
+// Floating point must give the same bits on every processor, so a compiler may not fuse a multiply and an add on its own.
+let kernelSettings: [CSetting] = [
+    .define("_GNU_SOURCE")
+]
+
+let package = Package(
+    name: "ReelKV",
+    platforms: [.macOS(.v15)],
+    products: [
+        .library(name: "ReelKV", targets: ["ReelKV"]),
+        .executable(name: "reelkv", targets: ["reelkv"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.6.0")
+    ],
+    targets: [
+        .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"]), .brew(["lmdb"])]),
+        .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"]), .brew(["zstd"])]),
+        .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"]), .brew(["xxhash"])]),
+        .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"]), .brew(["libsodium"])]),
+
+        .target(name: "CKVKernels", cSettings: kernelSettings),
+        .target(name: "LMDB", dependencies: ["CLMDB"], swiftSettings: swiftSettings),
+        .target(name: "KVCodec", dependencies: ["CKVKernels", "CZstd", "CXXHash"], swiftSettings: swiftSettings),
+        .target(name: "KVMetrics", dependencies: ["KVCodec"], swiftSettings: swiftSettings),
+        .target(name: "Safetensors", swiftSettings: swiftSettings),
+        .target(name: "ReelKV", dependencies: ["LMDB", "KVCodec", "CSodium"], swiftSettings: swiftSettings),
+        .executableTarget(
+            name: "reelkv",
+            dependencies: [
+                "ReelKV", "Safetensors", "KVMetrics",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "Sources/reelkv-cli",
+            swiftSettings: swiftSettings),
+        .executableTarget(
+            name: "reelkv-bench",
+            dependencies: [
+                "ReelKV", "Safetensors", "KVMetrics",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: swiftSettings),
+
+        .testTarget(name: "LMDBTests", dependencies: ["LMDB"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "KVCodecTests", dependencies: ["KVCodec", "KVMetrics", "Safetensors"], swiftSettings: swiftSettings),
+        .testTarget(name: "SafetensorsTests", dependencies: ["Safetensors"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "ReelKVTests", dependencies: ["ReelKV", "KVMetrics", "Safetensors"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "CommandTests", dependencies: ["reelkv", "Safetensors"], swiftSettings: swiftSettings),
+    ],
+    swiftLanguageModes: [.v6]
+)

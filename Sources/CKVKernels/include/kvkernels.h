@@ -1,0 +1,3 @@
+#ifndef KVKERNELS_H
+#define KVKERNELS_H
+#endif

@@ -1,0 +1,6 @@
+import ArgumentParser
+
+@main
+struct ReelKVCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "reelkv")
+}
