@@ -4,9 +4,9 @@ package import KVCodec
 
 /// The store's own record: what this folder is and which version wrote it.
 package struct StoreRecord: Hashable, Sendable {
-    package static let byteCount = 64
+    package static let byteCount = 80
 
-    /// 0x52454C4B565F01F5 read little-endian: a store's index
+    /// the bytes 89 52 45 45 4C 4B 56 0A in order: a store's index
     package var magic: UInt64
     /// 1; a reader refuses a greater one
     package var formatVersion: UInt16
@@ -20,11 +20,17 @@ package struct StoreRecord: Hashable, Sendable {
     package var createdSeconds: Int64
     /// a volume that reaches this size is sealed
     package var volumeBytesMax: UInt64
-    /// the id the next new volume takes
+    /// the id the next new volume takes; volume ids start at 1 and are never used again
     package var nextVolumeId: UInt64
+    /// the id the next new model takes; ids start at 1
+    package var nextModelId: UInt32
+    /// the id the next new tenant takes; ids start at 1
+    package var nextTenantId: UInt32
+    /// the id the next sequence writer takes; ids start at 1
+    package var nextWriterId: UInt64
 
     // swift-format-ignore
-    package init(magic: UInt64, formatVersion: UInt16, minimumReaderVersion: UInt16, pageTokens: UInt32, storeId: UInt64, createdSeconds: Int64, volumeBytesMax: UInt64, nextVolumeId: UInt64) {
+    package init(magic: UInt64, formatVersion: UInt16, minimumReaderVersion: UInt16, pageTokens: UInt32, storeId: UInt64, createdSeconds: Int64, volumeBytesMax: UInt64, nextVolumeId: UInt64, nextModelId: UInt32, nextTenantId: UInt32, nextWriterId: UInt64) {
         self.magic = magic
         self.formatVersion = formatVersion
         self.minimumReaderVersion = minimumReaderVersion
@@ -33,6 +39,9 @@ package struct StoreRecord: Hashable, Sendable {
         self.createdSeconds = createdSeconds
         self.volumeBytesMax = volumeBytesMax
         self.nextVolumeId = nextVolumeId
+        self.nextModelId = nextModelId
+        self.nextTenantId = nextTenantId
+        self.nextWriterId = nextWriterId
     }
 
     /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
@@ -46,6 +55,9 @@ package struct StoreRecord: Hashable, Sendable {
         createdSeconds = bytes.loadLittleEndian(at: offset + 24, as: Int64.self)
         volumeBytesMax = bytes.loadLittleEndian(at: offset + 32, as: UInt64.self)
         nextVolumeId = bytes.loadLittleEndian(at: offset + 40, as: UInt64.self)
+        nextModelId = bytes.loadLittleEndian(at: offset + 48, as: UInt32.self)
+        nextTenantId = bytes.loadLittleEndian(at: offset + 52, as: UInt32.self)
+        nextWriterId = bytes.loadLittleEndian(at: offset + 56, as: UInt64.self)
     }
 
     /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
@@ -58,6 +70,578 @@ package struct StoreRecord: Hashable, Sendable {
         bytes.storeLittleEndian(createdSeconds, at: offset + 24)
         bytes.storeLittleEndian(volumeBytesMax, at: offset + 32)
         bytes.storeLittleEndian(nextVolumeId, at: offset + 40)
+        bytes.storeLittleEndian(nextModelId, at: offset + 48)
+        bytes.storeLittleEndian(nextTenantId, at: offset + 52)
+        bytes.storeLittleEndian(nextWriterId, at: offset + 56)
+        bytes.storeZero(at: offset + 64, count: 16)
+    }
+}
+
+/// A model: followed by layer_count LayerRecords, then rotary_count rotary tables.
+package struct ModelRecord: Hashable, Sendable {
+    package static let byteCount = 64
+
+    /// identifies the weights; nothing matches across two fingerprints
+    package var fingerprint: Digest
+    /// names the model in nodes and heads
+    package var modelId: UInt32
+    /// 1 float16, 2 bfloat16, 3 float32
+    package var elementType: UInt8
+    /// 1...1024
+    package var layerCount: UInt32
+    /// distinct rotary tables that the layers refer to
+    package var rotaryCount: UInt32
+    /// Unix time
+    package var createdSeconds: Int64
+
+    // swift-format-ignore
+    package init(fingerprint: Digest, modelId: UInt32, elementType: UInt8, layerCount: UInt32, rotaryCount: UInt32, createdSeconds: Int64) {
+        self.fingerprint = fingerprint
+        self.modelId = modelId
+        self.elementType = elementType
+        self.layerCount = layerCount
+        self.rotaryCount = rotaryCount
+        self.createdSeconds = createdSeconds
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        fingerprint = bytes.loadLittleEndian(at: offset + 0, as: Digest.self)
+        modelId = bytes.loadLittleEndian(at: offset + 32, as: UInt32.self)
+        elementType = bytes.loadLittleEndian(at: offset + 36, as: UInt8.self)
+        layerCount = bytes.loadLittleEndian(at: offset + 40, as: UInt32.self)
+        rotaryCount = bytes.loadLittleEndian(at: offset + 44, as: UInt32.self)
+        createdSeconds = bytes.loadLittleEndian(at: offset + 48, as: Int64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(fingerprint, at: offset + 0)
+        bytes.storeLittleEndian(modelId, at: offset + 32)
+        bytes.storeLittleEndian(elementType, at: offset + 36)
+        bytes.storeZero(at: offset + 37, count: 3)
+        bytes.storeLittleEndian(layerCount, at: offset + 40)
+        bytes.storeLittleEndian(rotaryCount, at: offset + 44)
+        bytes.storeLittleEndian(createdSeconds, at: offset + 48)
+        bytes.storeZero(at: offset + 56, count: 8)
+    }
+}
+
+/// One layer of a model.
+package struct LayerRecord: Hashable, Sendable {
+    package static let byteCount = 16
+
+    /// 1...1024
+    package var keyValueHeads: UInt16
+    /// 1...1024
+    package var keyDim: UInt16
+    /// 1...1024
+    package var valueDim: UInt16
+    /// which rotary table; 65535 for none
+    package var rotaryIndex: UInt16
+    /// tokens attended to; 0 for all
+    package var slidingWindow: UInt32
+
+    // swift-format-ignore
+    package init(keyValueHeads: UInt16, keyDim: UInt16, valueDim: UInt16, rotaryIndex: UInt16, slidingWindow: UInt32) {
+        self.keyValueHeads = keyValueHeads
+        self.keyDim = keyDim
+        self.valueDim = valueDim
+        self.rotaryIndex = rotaryIndex
+        self.slidingWindow = slidingWindow
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        keyValueHeads = bytes.loadLittleEndian(at: offset + 0, as: UInt16.self)
+        keyDim = bytes.loadLittleEndian(at: offset + 2, as: UInt16.self)
+        valueDim = bytes.loadLittleEndian(at: offset + 4, as: UInt16.self)
+        rotaryIndex = bytes.loadLittleEndian(at: offset + 6, as: UInt16.self)
+        slidingWindow = bytes.loadLittleEndian(at: offset + 8, as: UInt32.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(keyValueHeads, at: offset + 0)
+        bytes.storeLittleEndian(keyDim, at: offset + 2)
+        bytes.storeLittleEndian(valueDim, at: offset + 4)
+        bytes.storeLittleEndian(rotaryIndex, at: offset + 6)
+        bytes.storeLittleEndian(slidingWindow, at: offset + 8)
+        bytes.storeZero(at: offset + 12, count: 4)
+    }
+}
+
+/// A rotary table: followed by section_count u32 sections, then pair_count f32 inverse frequencies.
+package struct RotaryRecord: Hashable, Sendable {
+    package static let byteCount = 16
+
+    /// rotated channel pairs
+    package var pairCount: UInt16
+    /// 0 halves (i, i+n), 1 interleaved (2i, 2i+1)
+    package var pairing: UInt8
+    /// M-RoPE sections; 0 for a single position stream
+    package var sectionCount: UInt8
+
+    // swift-format-ignore
+    package init(pairCount: UInt16, pairing: UInt8, sectionCount: UInt8) {
+        self.pairCount = pairCount
+        self.pairing = pairing
+        self.sectionCount = sectionCount
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        pairCount = bytes.loadLittleEndian(at: offset + 0, as: UInt16.self)
+        pairing = bytes.loadLittleEndian(at: offset + 2, as: UInt8.self)
+        sectionCount = bytes.loadLittleEndian(at: offset + 3, as: UInt8.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(pairCount, at: offset + 0)
+        bytes.storeLittleEndian(pairing, at: offset + 2)
+        bytes.storeLittleEndian(sectionCount, at: offset + 3)
+        bytes.storeZero(at: offset + 4, count: 12)
+    }
+}
+
+/// A tenant: a namespace whose salt keys the chain hash.
+package struct TenantRecord: Hashable, Sendable {
+    package static let byteCount = 64
+
+    /// 32 random bytes; never shown
+    package var salt: Digest
+    /// names the tenant in nodes and heads
+    package var tenantId: UInt32
+    /// Unix time
+    package var createdSeconds: Int64
+
+    // swift-format-ignore
+    package init(salt: Digest, tenantId: UInt32, createdSeconds: Int64) {
+        self.salt = salt
+        self.tenantId = tenantId
+        self.createdSeconds = createdSeconds
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        salt = bytes.loadLittleEndian(at: offset + 0, as: Digest.self)
+        tenantId = bytes.loadLittleEndian(at: offset + 32, as: UInt32.self)
+        createdSeconds = bytes.loadLittleEndian(at: offset + 40, as: Int64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(salt, at: offset + 0)
+        bytes.storeLittleEndian(tenantId, at: offset + 32)
+        bytes.storeZero(at: offset + 36, count: 4)
+        bytes.storeLittleEndian(createdSeconds, at: offset + 40)
         bytes.storeZero(at: offset + 48, count: 16)
+    }
+}
+
+/// A page or tail piece in the index: followed by encoding_count EncodingRecords, then token_bytes canonical token bytes of the page's tokens 0..<end.
+package struct NodeRecord: Hashable, Sendable {
+    package static let byteCount = 128
+
+    /// chain hash of the full page before this one, or the chain's root
+    package var base: Digest
+    /// the node whose tokens come right before this node's own; a page's parent is its base
+    package var parent: Digest
+    /// index in the sequence of the page's first token; a multiple of P
+    package var pageFirstToken: UInt64
+    /// first token of the page that this node holds; 0 for a page
+    package var start: UInt32
+    /// end of the tokens this node holds, counted from the page's first; P for a page
+    package var end: UInt32
+    /// tokens of the page that the parent contributes; equals start (0 when the parent is the base)
+    package var parentEnd: UInt32
+    /// first token of the page from which every layer is present; start when none is lacking
+    package var completeFrom: UInt32
+    /// the model
+    package var modelId: UInt32
+    /// the tenant
+    package var tenantId: UInt32
+    /// nodes whose parent this is
+    package var children: UInt32
+    /// heads whose tip this is
+    package var heads: UInt32
+    /// length of the canonical token bytes
+    package var tokenBytes: UInt32
+    /// 0 page, 1 tail piece
+    package var kind: UInt8
+    /// 1...16
+    package var encodingCount: UInt8
+    /// Unix time
+    package var createdSeconds: Int64
+
+    // swift-format-ignore
+    package init(base: Digest, parent: Digest, pageFirstToken: UInt64, start: UInt32, end: UInt32, parentEnd: UInt32, completeFrom: UInt32, modelId: UInt32, tenantId: UInt32, children: UInt32, heads: UInt32, tokenBytes: UInt32, kind: UInt8, encodingCount: UInt8, createdSeconds: Int64) {
+        self.base = base
+        self.parent = parent
+        self.pageFirstToken = pageFirstToken
+        self.start = start
+        self.end = end
+        self.parentEnd = parentEnd
+        self.completeFrom = completeFrom
+        self.modelId = modelId
+        self.tenantId = tenantId
+        self.children = children
+        self.heads = heads
+        self.tokenBytes = tokenBytes
+        self.kind = kind
+        self.encodingCount = encodingCount
+        self.createdSeconds = createdSeconds
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        base = bytes.loadLittleEndian(at: offset + 0, as: Digest.self)
+        parent = bytes.loadLittleEndian(at: offset + 32, as: Digest.self)
+        pageFirstToken = bytes.loadLittleEndian(at: offset + 64, as: UInt64.self)
+        start = bytes.loadLittleEndian(at: offset + 72, as: UInt32.self)
+        end = bytes.loadLittleEndian(at: offset + 76, as: UInt32.self)
+        parentEnd = bytes.loadLittleEndian(at: offset + 80, as: UInt32.self)
+        completeFrom = bytes.loadLittleEndian(at: offset + 84, as: UInt32.self)
+        modelId = bytes.loadLittleEndian(at: offset + 88, as: UInt32.self)
+        tenantId = bytes.loadLittleEndian(at: offset + 92, as: UInt32.self)
+        children = bytes.loadLittleEndian(at: offset + 96, as: UInt32.self)
+        heads = bytes.loadLittleEndian(at: offset + 100, as: UInt32.self)
+        tokenBytes = bytes.loadLittleEndian(at: offset + 104, as: UInt32.self)
+        kind = bytes.loadLittleEndian(at: offset + 108, as: UInt8.self)
+        encodingCount = bytes.loadLittleEndian(at: offset + 109, as: UInt8.self)
+        createdSeconds = bytes.loadLittleEndian(at: offset + 112, as: Int64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(base, at: offset + 0)
+        bytes.storeLittleEndian(parent, at: offset + 32)
+        bytes.storeLittleEndian(pageFirstToken, at: offset + 64)
+        bytes.storeLittleEndian(start, at: offset + 72)
+        bytes.storeLittleEndian(end, at: offset + 76)
+        bytes.storeLittleEndian(parentEnd, at: offset + 80)
+        bytes.storeLittleEndian(completeFrom, at: offset + 84)
+        bytes.storeLittleEndian(modelId, at: offset + 88)
+        bytes.storeLittleEndian(tenantId, at: offset + 92)
+        bytes.storeLittleEndian(children, at: offset + 96)
+        bytes.storeLittleEndian(heads, at: offset + 100)
+        bytes.storeLittleEndian(tokenBytes, at: offset + 104)
+        bytes.storeLittleEndian(kind, at: offset + 108)
+        bytes.storeLittleEndian(encodingCount, at: offset + 109)
+        bytes.storeZero(at: offset + 110, count: 2)
+        bytes.storeLittleEndian(createdSeconds, at: offset + 112)
+        bytes.storeZero(at: offset + 120, count: 8)
+    }
+}
+
+/// Where one encoding of a node lies, and how exact it is.
+package struct EncodingRecord: Hashable, Sendable {
+    package static let byteCount = 40
+
+    /// the volume
+    package var volumeId: UInt64
+    /// the key of the page image in the volume
+    package var pageId: UInt64
+    /// length of the page image
+    package var imageBytes: UInt32
+    /// the profile that encoded it
+    package var profileId: UInt16
+    /// bit 0: quarantined, a checksum failed; treated as absent
+    package var flags: UInt16
+    /// NMSE of the keys, mean over layers, errors of borrowed tokens included; 0 for exact
+    package var keyError: Float
+    /// NMSE of the values, likewise
+    package var valueError: Float
+    /// Unix time
+    package var createdSeconds: Int64
+
+    // swift-format-ignore
+    package init(volumeId: UInt64, pageId: UInt64, imageBytes: UInt32, profileId: UInt16, flags: UInt16, keyError: Float, valueError: Float, createdSeconds: Int64) {
+        self.volumeId = volumeId
+        self.pageId = pageId
+        self.imageBytes = imageBytes
+        self.profileId = profileId
+        self.flags = flags
+        self.keyError = keyError
+        self.valueError = valueError
+        self.createdSeconds = createdSeconds
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        volumeId = bytes.loadLittleEndian(at: offset + 0, as: UInt64.self)
+        pageId = bytes.loadLittleEndian(at: offset + 8, as: UInt64.self)
+        imageBytes = bytes.loadLittleEndian(at: offset + 16, as: UInt32.self)
+        profileId = bytes.loadLittleEndian(at: offset + 20, as: UInt16.self)
+        flags = bytes.loadLittleEndian(at: offset + 22, as: UInt16.self)
+        keyError = bytes.loadLittleEndian(at: offset + 24, as: Float.self)
+        valueError = bytes.loadLittleEndian(at: offset + 28, as: Float.self)
+        createdSeconds = bytes.loadLittleEndian(at: offset + 32, as: Int64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(volumeId, at: offset + 0)
+        bytes.storeLittleEndian(pageId, at: offset + 8)
+        bytes.storeLittleEndian(imageBytes, at: offset + 16)
+        bytes.storeLittleEndian(profileId, at: offset + 20)
+        bytes.storeLittleEndian(flags, at: offset + 22)
+        bytes.storeLittleEndian(keyError, at: offset + 24)
+        bytes.storeLittleEndian(valueError, at: offset + 28)
+        bytes.storeLittleEndian(createdSeconds, at: offset + 32)
+    }
+}
+
+/// A video, a session, or a sequence being written: followed by frame_count FrameRecords, turn_count TurnRecords, then provenance_bytes of key/value text.
+package struct HeadRecord: Hashable, Sendable {
+    package static let byteCount = 128
+
+    /// the node that holds the last token; the chain's root when empty
+    package var tip: Digest
+    /// the chain's root
+    package var root: Digest
+    /// tokens of the whole sequence
+    package var tokenCount: UInt64
+    /// end of the tokens that count, from the page's first; at most the tip's end
+    package var tipEnd: UInt32
+    /// the model
+    package var modelId: UInt32
+    /// the tenant
+    package var tenantId: UInt32
+    /// the profile that new pages are encoded with
+    package var profileId: UInt16
+    /// 0 video, 1 session
+    package var kind: UInt8
+    /// frames of a video
+    package var frameCount: UInt32
+    /// turns of a session
+    package var turnCount: UInt32
+    /// length of the provenance text
+    package var provenanceBytes: UInt32
+    /// Unix time
+    package var createdSeconds: Int64
+    /// Unix time
+    package var updatedSeconds: Int64
+
+    // swift-format-ignore
+    package init(tip: Digest, root: Digest, tokenCount: UInt64, tipEnd: UInt32, modelId: UInt32, tenantId: UInt32, profileId: UInt16, kind: UInt8, frameCount: UInt32, turnCount: UInt32, provenanceBytes: UInt32, createdSeconds: Int64, updatedSeconds: Int64) {
+        self.tip = tip
+        self.root = root
+        self.tokenCount = tokenCount
+        self.tipEnd = tipEnd
+        self.modelId = modelId
+        self.tenantId = tenantId
+        self.profileId = profileId
+        self.kind = kind
+        self.frameCount = frameCount
+        self.turnCount = turnCount
+        self.provenanceBytes = provenanceBytes
+        self.createdSeconds = createdSeconds
+        self.updatedSeconds = updatedSeconds
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        tip = bytes.loadLittleEndian(at: offset + 0, as: Digest.self)
+        root = bytes.loadLittleEndian(at: offset + 32, as: Digest.self)
+        tokenCount = bytes.loadLittleEndian(at: offset + 64, as: UInt64.self)
+        tipEnd = bytes.loadLittleEndian(at: offset + 72, as: UInt32.self)
+        modelId = bytes.loadLittleEndian(at: offset + 76, as: UInt32.self)
+        tenantId = bytes.loadLittleEndian(at: offset + 80, as: UInt32.self)
+        profileId = bytes.loadLittleEndian(at: offset + 84, as: UInt16.self)
+        kind = bytes.loadLittleEndian(at: offset + 86, as: UInt8.self)
+        frameCount = bytes.loadLittleEndian(at: offset + 88, as: UInt32.self)
+        turnCount = bytes.loadLittleEndian(at: offset + 92, as: UInt32.self)
+        provenanceBytes = bytes.loadLittleEndian(at: offset + 96, as: UInt32.self)
+        createdSeconds = bytes.loadLittleEndian(at: offset + 104, as: Int64.self)
+        updatedSeconds = bytes.loadLittleEndian(at: offset + 112, as: Int64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(tip, at: offset + 0)
+        bytes.storeLittleEndian(root, at: offset + 32)
+        bytes.storeLittleEndian(tokenCount, at: offset + 64)
+        bytes.storeLittleEndian(tipEnd, at: offset + 72)
+        bytes.storeLittleEndian(modelId, at: offset + 76)
+        bytes.storeLittleEndian(tenantId, at: offset + 80)
+        bytes.storeLittleEndian(profileId, at: offset + 84)
+        bytes.storeLittleEndian(kind, at: offset + 86)
+        bytes.storeZero(at: offset + 87, count: 1)
+        bytes.storeLittleEndian(frameCount, at: offset + 88)
+        bytes.storeLittleEndian(turnCount, at: offset + 92)
+        bytes.storeLittleEndian(provenanceBytes, at: offset + 96)
+        bytes.storeZero(at: offset + 100, count: 4)
+        bytes.storeLittleEndian(createdSeconds, at: offset + 104)
+        bytes.storeLittleEndian(updatedSeconds, at: offset + 112)
+        bytes.storeZero(at: offset + 120, count: 8)
+    }
+}
+
+/// One frame of a video.
+package struct FrameRecord: Hashable, Sendable {
+    package static let byteCount = 24
+
+    /// index in the sequence of the frame's first token
+    package var firstToken: UInt64
+    /// tokens of the frame
+    package var tokenCount: UInt32
+    /// the frame's time in the video
+    package var seconds: Double
+
+    // swift-format-ignore
+    package init(firstToken: UInt64, tokenCount: UInt32, seconds: Double) {
+        self.firstToken = firstToken
+        self.tokenCount = tokenCount
+        self.seconds = seconds
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        firstToken = bytes.loadLittleEndian(at: offset + 0, as: UInt64.self)
+        tokenCount = bytes.loadLittleEndian(at: offset + 8, as: UInt32.self)
+        seconds = bytes.loadLittleEndian(at: offset + 16, as: Double.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(firstToken, at: offset + 0)
+        bytes.storeLittleEndian(tokenCount, at: offset + 8)
+        bytes.storeZero(at: offset + 12, count: 4)
+        bytes.storeLittleEndian(seconds, at: offset + 16)
+    }
+}
+
+/// One turn of a session.
+package struct TurnRecord: Hashable, Sendable {
+    package static let byteCount = 16
+
+    /// index in the sequence of the turn's first token
+    package var firstToken: UInt64
+    /// Unix time
+    package var appendedSeconds: Int64
+
+    // swift-format-ignore
+    package init(firstToken: UInt64, appendedSeconds: Int64) {
+        self.firstToken = firstToken
+        self.appendedSeconds = appendedSeconds
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        firstToken = bytes.loadLittleEndian(at: offset + 0, as: UInt64.self)
+        appendedSeconds = bytes.loadLittleEndian(at: offset + 8, as: Int64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(firstToken, at: offset + 0)
+        bytes.storeLittleEndian(appendedSeconds, at: offset + 8)
+    }
+}
+
+/// A volume file: its state and what lives in it.
+package struct VolumeRecord: Hashable, Sendable {
+    package static let byteCount = 64
+
+    /// 0 active, 1 sealed
+    package var state: UInt8
+    /// bytes of page images that encodings refer to
+    package var liveBytes: UInt64
+    /// page images that encodings refer to
+    package var livePages: UInt64
+    /// bytes of page images ever published in it
+    package var writtenBytes: UInt64
+    /// page images ever published in it
+    package var writtenPages: UInt64
+    /// Unix time
+    package var createdSeconds: Int64
+    /// Unix time; 0 while active
+    package var sealedSeconds: Int64
+
+    // swift-format-ignore
+    package init(state: UInt8, liveBytes: UInt64, livePages: UInt64, writtenBytes: UInt64, writtenPages: UInt64, createdSeconds: Int64, sealedSeconds: Int64) {
+        self.state = state
+        self.liveBytes = liveBytes
+        self.livePages = livePages
+        self.writtenBytes = writtenBytes
+        self.writtenPages = writtenPages
+        self.createdSeconds = createdSeconds
+        self.sealedSeconds = sealedSeconds
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        state = bytes.loadLittleEndian(at: offset + 0, as: UInt8.self)
+        liveBytes = bytes.loadLittleEndian(at: offset + 8, as: UInt64.self)
+        livePages = bytes.loadLittleEndian(at: offset + 16, as: UInt64.self)
+        writtenBytes = bytes.loadLittleEndian(at: offset + 24, as: UInt64.self)
+        writtenPages = bytes.loadLittleEndian(at: offset + 32, as: UInt64.self)
+        createdSeconds = bytes.loadLittleEndian(at: offset + 40, as: Int64.self)
+        sealedSeconds = bytes.loadLittleEndian(at: offset + 48, as: Int64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(state, at: offset + 0)
+        bytes.storeZero(at: offset + 1, count: 7)
+        bytes.storeLittleEndian(liveBytes, at: offset + 8)
+        bytes.storeLittleEndian(livePages, at: offset + 16)
+        bytes.storeLittleEndian(writtenBytes, at: offset + 24)
+        bytes.storeLittleEndian(writtenPages, at: offset + 32)
+        bytes.storeLittleEndian(createdSeconds, at: offset + 40)
+        bytes.storeLittleEndian(sealedSeconds, at: offset + 48)
+        bytes.storeZero(at: offset + 56, count: 8)
+    }
+}
+
+/// The value under page id 0 of a volume: whose it is.
+package struct VolumeHeader: Hashable, Sendable {
+    package static let byteCount = 32
+
+    /// the bytes 89 52 4B 56 56 4F 4C 0A in order: a volume
+    package var magic: UInt64
+    /// 1; a reader refuses a greater one
+    package var formatVersion: UInt16
+    /// the store it belongs to
+    package var storeId: UInt64
+    /// its id
+    package var volumeId: UInt64
+
+    // swift-format-ignore
+    package init(magic: UInt64, formatVersion: UInt16, storeId: UInt64, volumeId: UInt64) {
+        self.magic = magic
+        self.formatVersion = formatVersion
+        self.storeId = storeId
+        self.volumeId = volumeId
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        magic = bytes.loadLittleEndian(at: offset + 0, as: UInt64.self)
+        formatVersion = bytes.loadLittleEndian(at: offset + 8, as: UInt16.self)
+        storeId = bytes.loadLittleEndian(at: offset + 16, as: UInt64.self)
+        volumeId = bytes.loadLittleEndian(at: offset + 24, as: UInt64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(magic, at: offset + 0)
+        bytes.storeLittleEndian(formatVersion, at: offset + 8)
+        bytes.storeZero(at: offset + 10, count: 6)
+        bytes.storeLittleEndian(storeId, at: offset + 16)
+        bytes.storeLittleEndian(volumeId, at: offset + 24)
     }
 }

@@ -15,10 +15,214 @@ class StoreRecord(NamedTuple):
     created_seconds: int
     volume_bytes_max: int
     next_volume_id: int
+    next_model_id: int
+    next_tenant_id: int
+    next_writer_id: int
 
     @classmethod
     def read(cls, data, offset=0) -> "StoreRecord":
         return cls._make(STORERECORD_STRUCT.unpack_from(data, offset))
 
 
-STORERECORD_STRUCT = struct.Struct("<QHHIQqQQ16x")
+STORERECORD_STRUCT = struct.Struct("<QHHIQqQQIIQ16x")
+
+
+class ModelRecord(NamedTuple):
+    """A model: followed by layer_count LayerRecords, then rotary_count rotary tables."""
+
+    fingerprint: bytes
+    model_id: int
+    element_type: int
+    layer_count: int
+    rotary_count: int
+    created_seconds: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "ModelRecord":
+        return cls._make(MODELRECORD_STRUCT.unpack_from(data, offset))
+
+
+MODELRECORD_STRUCT = struct.Struct("<32sIB3xIIq8x")
+
+
+class LayerRecord(NamedTuple):
+    """One layer of a model."""
+
+    key_value_heads: int
+    key_dim: int
+    value_dim: int
+    rotary_index: int
+    sliding_window: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "LayerRecord":
+        return cls._make(LAYERRECORD_STRUCT.unpack_from(data, offset))
+
+
+LAYERRECORD_STRUCT = struct.Struct("<HHHHI4x")
+
+
+class RotaryRecord(NamedTuple):
+    """A rotary table: followed by section_count u32 sections, then pair_count f32 inverse frequencies."""
+
+    pair_count: int
+    pairing: int
+    section_count: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "RotaryRecord":
+        return cls._make(ROTARYRECORD_STRUCT.unpack_from(data, offset))
+
+
+ROTARYRECORD_STRUCT = struct.Struct("<HBB12x")
+
+
+class TenantRecord(NamedTuple):
+    """A tenant: a namespace whose salt keys the chain hash."""
+
+    salt: bytes
+    tenant_id: int
+    created_seconds: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "TenantRecord":
+        return cls._make(TENANTRECORD_STRUCT.unpack_from(data, offset))
+
+
+TENANTRECORD_STRUCT = struct.Struct("<32sI4xq16x")
+
+
+class NodeRecord(NamedTuple):
+    """A page or tail piece in the index: followed by encoding_count EncodingRecords, then token_bytes canonical token bytes of the page's tokens 0..<end."""
+
+    base: bytes
+    parent: bytes
+    page_first_token: int
+    start: int
+    end: int
+    parent_end: int
+    complete_from: int
+    model_id: int
+    tenant_id: int
+    children: int
+    heads: int
+    token_bytes: int
+    kind: int
+    encoding_count: int
+    created_seconds: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "NodeRecord":
+        return cls._make(NODERECORD_STRUCT.unpack_from(data, offset))
+
+
+NODERECORD_STRUCT = struct.Struct("<32s32sQIIIIIIIIIBB2xq8x")
+
+
+class EncodingRecord(NamedTuple):
+    """Where one encoding of a node lies, and how exact it is."""
+
+    volume_id: int
+    page_id: int
+    image_bytes: int
+    profile_id: int
+    flags: int
+    key_error: float
+    value_error: float
+    created_seconds: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "EncodingRecord":
+        return cls._make(ENCODINGRECORD_STRUCT.unpack_from(data, offset))
+
+
+ENCODINGRECORD_STRUCT = struct.Struct("<QQIHHffq")
+
+
+class HeadRecord(NamedTuple):
+    """A video, a session, or a sequence being written: followed by frame_count FrameRecords, turn_count TurnRecords, then provenance_bytes of key/value text."""
+
+    tip: bytes
+    root: bytes
+    token_count: int
+    tip_end: int
+    model_id: int
+    tenant_id: int
+    profile_id: int
+    kind: int
+    frame_count: int
+    turn_count: int
+    provenance_bytes: int
+    created_seconds: int
+    updated_seconds: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "HeadRecord":
+        return cls._make(HEADRECORD_STRUCT.unpack_from(data, offset))
+
+
+HEADRECORD_STRUCT = struct.Struct("<32s32sQIIIHB1xIII4xqq8x")
+
+
+class FrameRecord(NamedTuple):
+    """One frame of a video."""
+
+    first_token: int
+    token_count: int
+    seconds: float
+
+    @classmethod
+    def read(cls, data, offset=0) -> "FrameRecord":
+        return cls._make(FRAMERECORD_STRUCT.unpack_from(data, offset))
+
+
+FRAMERECORD_STRUCT = struct.Struct("<QI4xd")
+
+
+class TurnRecord(NamedTuple):
+    """One turn of a session."""
+
+    first_token: int
+    appended_seconds: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "TurnRecord":
+        return cls._make(TURNRECORD_STRUCT.unpack_from(data, offset))
+
+
+TURNRECORD_STRUCT = struct.Struct("<Qq")
+
+
+class VolumeRecord(NamedTuple):
+    """A volume file: its state and what lives in it."""
+
+    state: int
+    live_bytes: int
+    live_pages: int
+    written_bytes: int
+    written_pages: int
+    created_seconds: int
+    sealed_seconds: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "VolumeRecord":
+        return cls._make(VOLUMERECORD_STRUCT.unpack_from(data, offset))
+
+
+VOLUMERECORD_STRUCT = struct.Struct("<B7xQQQQqq8x")
+
+
+class VolumeHeader(NamedTuple):
+    """The value under page id 0 of a volume: whose it is."""
+
+    magic: int
+    format_version: int
+    store_id: int
+    volume_id: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "VolumeHeader":
+        return cls._make(VOLUMEHEADER_STRUCT.unpack_from(data, offset))
+
+
+VOLUMEHEADER_STRUCT = struct.Struct("<QH6xQQ")
