@@ -52,7 +52,7 @@ def layout(record: dict) -> list[dict]:
 def swift_record(record: dict) -> str:
     fields = [f for f in layout(record) if not f["reserved"]]
     swift_type = lambda f: TYPES[f["type"]][1]
-    lines = [f"/// {record['doc']}", f"package struct {record['name']}: Hashable, Sendable {{",
+    lines = [f"/// {record['doc']}", f"package struct {record['name']}: FixedLayoutRecord, Hashable, Sendable {{",
              f"    package static let byteCount = {record['bytes']}", ""]
     for f in fields:
         lines += [f"    /// {f['doc']}", f"    package var {camel(f['name'])}: {swift_type(f)}"]

@@ -3,7 +3,7 @@
 package import KVCodec
 
 /// The store's own record: what this folder is and which version wrote it.
-package struct StoreRecord: Hashable, Sendable {
+package struct StoreRecord: FixedLayoutRecord, Hashable, Sendable {
     package static let byteCount = 80
 
     /// the bytes 89 52 45 45 4C 4B 56 0A in order: a store's index
@@ -78,7 +78,7 @@ package struct StoreRecord: Hashable, Sendable {
 }
 
 /// A model: followed by layer_count LayerRecords, then rotary_count rotary tables.
-package struct ModelRecord: Hashable, Sendable {
+package struct ModelRecord: FixedLayoutRecord, Hashable, Sendable {
     package static let byteCount = 64
 
     /// identifies the weights; nothing matches across two fingerprints
@@ -129,7 +129,7 @@ package struct ModelRecord: Hashable, Sendable {
 }
 
 /// One layer of a model.
-package struct LayerRecord: Hashable, Sendable {
+package struct LayerRecord: FixedLayoutRecord, Hashable, Sendable {
     package static let byteCount = 16
 
     /// 1...1024
@@ -174,7 +174,7 @@ package struct LayerRecord: Hashable, Sendable {
 }
 
 /// A rotary table: followed by section_count u32 sections, then pair_count f32 inverse frequencies.
-package struct RotaryRecord: Hashable, Sendable {
+package struct RotaryRecord: FixedLayoutRecord, Hashable, Sendable {
     package static let byteCount = 16
 
     /// rotated channel pairs
@@ -209,7 +209,7 @@ package struct RotaryRecord: Hashable, Sendable {
 }
 
 /// A tenant: a namespace whose salt keys the chain hash.
-package struct TenantRecord: Hashable, Sendable {
+package struct TenantRecord: FixedLayoutRecord, Hashable, Sendable {
     package static let byteCount = 64
 
     /// 32 random bytes; never shown
@@ -245,7 +245,7 @@ package struct TenantRecord: Hashable, Sendable {
 }
 
 /// A page or tail piece in the index: followed by encoding_count EncodingRecords, then token_bytes canonical token bytes of the page's tokens 0..<end.
-package struct NodeRecord: Hashable, Sendable {
+package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
     package static let byteCount = 128
 
     /// chain hash of the full page before this one, or the chain's root
@@ -341,7 +341,7 @@ package struct NodeRecord: Hashable, Sendable {
 }
 
 /// Where one encoding of a node lies, and how exact it is.
-package struct EncodingRecord: Hashable, Sendable {
+package struct EncodingRecord: FixedLayoutRecord, Hashable, Sendable {
     package static let byteCount = 40
 
     /// the volume
@@ -400,7 +400,7 @@ package struct EncodingRecord: Hashable, Sendable {
 }
 
 /// A video, a session, or a sequence being written: followed by frame_count FrameRecords, turn_count TurnRecords, then provenance_bytes of key/value text.
-package struct HeadRecord: Hashable, Sendable {
+package struct HeadRecord: FixedLayoutRecord, Hashable, Sendable {
     package static let byteCount = 128
 
     /// the node that holds the last token; the chain's root when empty
@@ -487,7 +487,7 @@ package struct HeadRecord: Hashable, Sendable {
 }
 
 /// One frame of a video.
-package struct FrameRecord: Hashable, Sendable {
+package struct FrameRecord: FixedLayoutRecord, Hashable, Sendable {
     package static let byteCount = 24
 
     /// index in the sequence of the frame's first token
@@ -522,7 +522,7 @@ package struct FrameRecord: Hashable, Sendable {
 }
 
 /// One turn of a session.
-package struct TurnRecord: Hashable, Sendable {
+package struct TurnRecord: FixedLayoutRecord, Hashable, Sendable {
     package static let byteCount = 16
 
     /// index in the sequence of the turn's first token
@@ -551,7 +551,7 @@ package struct TurnRecord: Hashable, Sendable {
 }
 
 /// A volume file: its state and what lives in it.
-package struct VolumeRecord: Hashable, Sendable {
+package struct VolumeRecord: FixedLayoutRecord, Hashable, Sendable {
     package static let byteCount = 64
 
     /// 0 active, 1 sealed
@@ -607,7 +607,7 @@ package struct VolumeRecord: Hashable, Sendable {
 }
 
 /// The value under page id 0 of a volume: whose it is.
-package struct VolumeHeader: Hashable, Sendable {
+package struct VolumeHeader: FixedLayoutRecord, Hashable, Sendable {
     package static let byteCount = 32
 
     /// the bytes 89 52 4B 56 56 4F 4C 0A in order: a volume

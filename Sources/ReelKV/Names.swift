@@ -1,0 +1,14 @@
+/// The rule for the names of models, tenants, videos and sessions.
+enum Names {
+    static let byteCountMax = 200
+
+    /// - Throws: `StoreError.invalidArgument` for an empty name, one over 200 bytes, or one with control characters.
+    static func check(_ name: String, what: String) throws {
+        guard !name.isEmpty, name.utf8.count <= byteCountMax else {
+            throw StoreError(.invalidArgument, "the name of a \(what) has 1...\(byteCountMax) bytes, not \(name.utf8.count)")
+        }
+        guard name.unicodeScalars.allSatisfy({ $0.value >= 0x20 && $0.value != 0x7F }) else {
+            throw StoreError(.invalidArgument, "the name of a \(what) must not hold control characters")
+        }
+    }
+}
