@@ -1,0 +1,74 @@
+"""Canonical tokens: what a page's identity covers, in the one byte form that a sequence has (FORMAT.md, "Canonical tokens")."""
+
+import struct
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .errors import FormatError
+
+TAG_TEXT, TAG_MEDIA, TAG_POSITIONS = 1, 2, 3
+PLACEHOLDER = -1
+
+
+@dataclass(frozen=True)
+class MediaSpan:
+    """Tokens `first … first + count` stand for the media's elements from `offset` on."""
+
+    digest: bytes
+    first: int
+    count: int
+    offset: int
+
+
+@dataclass
+class Tokens:
+    """Ids (placeholders read as -1), the media behind placeholders, and position ids where they are not the token's index."""
+
+    ids: list[int] = field(default_factory=list)
+    media: list[MediaSpan] = field(default_factory=list)
+    positions: np.ndarray | None = None
+    """`[streams, tokens]`, or None."""
+
+    @classmethod
+    def parse(cls, data: bytes) -> "Tokens":
+        tokens, at = cls(), 0
+        try:
+            while at < len(data):
+                at = tokens._parse_run(data, at)
+        except struct.error as error:
+            raise FormatError(f"canonical tokens end inside a run: {error}") from None
+        if tokens.positions is not None and tokens.positions.shape[1] != len(tokens.ids):
+            raise FormatError(f"{tokens.positions.shape[1]} positions for {len(tokens.ids)} tokens")
+        return tokens
+
+    def _parse_run(self, data: bytes, at: int) -> int:
+        tag = data[at]
+        if tag == TAG_TEXT:
+            width, count = struct.unpack_from("<BI", data, at + 1)
+            begin, end = at + 6, at + 6 + width * count
+            if not 2 <= width <= 4 or count == 0 or end > len(data):
+                raise FormatError("a run of text tokens has an impossible width or length")
+            raw = np.frombuffer(data, np.uint8, width * count, begin).reshape(count, width)
+            wide = np.zeros((count, 4), np.uint8)
+            wide[:, :width] = raw
+            self.ids += wide.view("<i4")[:, 0].tolist()
+            return end
+        if tag == TAG_MEDIA:
+            offset, count, digest = struct.unpack_from("<II32s", data, at + 1)
+            if count == 0:
+                raise FormatError("a run of media tokens is empty")
+            self.media.append(MediaSpan(digest, len(self.ids), count, offset))
+            self.ids += [PLACEHOLDER] * count
+            return at + 41
+        if tag == TAG_POSITIONS:
+            streams, count = struct.unpack_from("<BI", data, at + 1)
+            begin, end = at + 6, at + 6 + 4 * streams * count
+            if streams not in (1, 3) or end > len(data):
+                raise FormatError("position ids have an impossible number of streams or length")
+            self.positions = np.frombuffer(data, "<i4", streams * count, begin).reshape(streams, count)
+            return end
+        raise FormatError(f"canonical tokens have no run with tag {tag}")
+
+    def __len__(self) -> int:
+        return len(self.ids)
