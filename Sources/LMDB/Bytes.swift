@@ -1,0 +1,36 @@
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#else
+    import Darwin
+#endif
+
+/// LMDB's order of keys: byte by byte as unsigned numbers, a prefix before what it begins. Negative, zero or positive.
+@usableFromInline
+func compareBytes(_ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer) -> Int {
+    if let a = first.baseAddress, let b = second.baseAddress {
+        let order = memcmp(a, b, min(first.count, second.count))
+        if order != 0 { return Int(order) }
+    }
+    return first.count - second.count
+}
+
+@usableFromInline
+@inline(never)
+func badKeySize(_ count: Int) -> LMDBError {
+    LMDBError(.badValueSize, "a key has \(count) bytes; keys have 1 to \(LMDBLimits.maxKeySize)")
+}
+
+extension Environment {
+    /// Asks the system to read the pages under `bytes`, a stretch of a stored value, into memory ahead of their use.
+    ///
+    /// Touching cold pages one by one costs a disk access each; asking for the whole range ahead lets the system read it in large
+    /// pieces while the caller does other work. It is advice: it changes nothing that can be seen, and failing is not an error.
+    public static func adviseWillNeed(_ bytes: UnsafeRawBufferPointer) {
+        guard let base = bytes.baseAddress, !bytes.isEmpty else { return }
+        let offset = Int(bitPattern: base) & (systemPageSize - 1)
+        let length = (offset + bytes.count + systemPageSize - 1) & ~(systemPageSize - 1)
+        _ = madvise(UnsafeMutableRawPointer(mutating: base - offset), length, MADV_WILLNEED)
+    }
+}

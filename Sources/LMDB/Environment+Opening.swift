@@ -1,0 +1,111 @@
+import CLMDB
+import Synchronization
+
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#else
+    import Darwin
+#endif
+
+extension Environment {
+    /// Opens an LMDB file, or hands out the environment that has it open already in this process, by whatever path.
+    ///
+    /// The file is created if it does not exist, unless the environment is to be read-only. Its readers' table lies beside it,
+    /// in a file whose name ends in `-lock`. Both stay where they are: a file is not moved or replaced while a process has it open.
+    ///
+    /// - Parameters:
+    ///   - path: of the file itself, not of a directory that holds it.
+    ///   - configuration: the same for all who have the file open in this process.
+    /// - Throws: ``LMDBError``, with ``LMDBError/Code/busy`` for a file that is open with another configuration,
+    ///   ``LMDBError/Code/invalid`` for one that is no LMDB file or was cut short, ``LMDBError/Code/versionMismatch`` for another
+    ///   format of LMDB, and the operating system's codes.
+    public static func open(at path: String, configuration: Configuration = Configuration()) throws -> Environment {
+        try configuration.validate()
+        let flags = configuration.isReadOnly ? O_RDONLY : O_RDWR | O_CREAT
+        let descriptor = try FileDescriptor(path: path, flags: flags, mode: configuration.fileMode)
+        let status = try descriptor.status(path)
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            throw LMDBError(status.st_mode & S_IFMT == S_IFDIR ? .isDirectory : .invalidArgument, "\(path) is no regular file")
+        }
+        guard let resolved = realpath(path, nil) else { throw LMDBError.fromErrno("resolving \(path)") }
+        defer { free(resolved) }
+        let realPath = String(cString: resolved)
+        let identity = FileIdentity(status)
+
+        let found = try EnvironmentRegistry.shared.environment(of: identity, path: realPath) {
+            try openFile(descriptor.number, realPath, configuration, identity)
+        }
+        guard !found.isShared || found.environment.configuration == configuration else {
+            let names = configuration.differences(from: found.environment.configuration).joined(separator: ", ")
+            throw LMDBError(.busy, "\(realPath) is open in this process with another configuration (\(names))")
+        }
+        return found.environment
+    }
+
+    private static func openFile(
+        _ descriptor: Int32, _ path: String, _ configuration: Configuration, _ identity: FileIdentity
+    ) throws -> Environment {
+        let header = try FileHeader.validate(descriptor, path: path)
+        guard header != nil || !configuration.isReadOnly else {
+            throw LMDBError(.invalid, "\(path) is empty, and cannot be set up in a read-only environment")
+        }
+        var created: OpaquePointer?
+        try LMDBError.check(mdb_env_create(&created), "setting up an environment")
+        guard let handle = created else { throw LMDBError(.outOfMemory, "setting up an environment") }
+        do {
+            try configure(handle, configuration, header)
+            let code = mdb_env_open(handle, path, openFlags(configuration), mode_t(truncatingIfNeeded: configuration.fileMode))
+            try LMDBError.check(code, openContext(path, code))
+            try checkIdentity(handle, identity, path)
+            if header == nil { try synchronizeDirectory(of: path) }
+        } catch {
+            mdb_env_close(handle)
+            throw error
+        }
+        return Environment(
+            handle: handle, path: path, configuration: configuration, identity: identity,
+            generation: forkGeneration.load(ordering: .relaxed))
+    }
+
+    private static func configure(_ handle: OpaquePointer, _ configuration: Configuration, _ header: FileHeader?) throws {
+        var mapSize = configuration.mapSize
+        if let header, configuration.growsMap {
+            mapSize = max(mapSize, min(header.mapSize, configuration.maxMapSize))
+        }
+        try LMDBError.check(mdb_env_set_mapsize(handle, roundUpToPage(mapSize)), "setting the map size")
+        try LMDBError.check(mdb_env_set_maxdbs(handle, UInt32(configuration.maxDatabases)), "setting maxDatabases")
+        try LMDBError.check(mdb_env_set_maxreaders(handle, UInt32(configuration.maxReaders)), "setting maxReaders")
+    }
+
+    private static func openFlags(_ configuration: Configuration) -> UInt32 {
+        var flags = MDB_NOSUBDIR | MDB_NOTLS
+        if configuration.isReadOnly { flags |= MDB_RDONLY }
+        if !configuration.usesLocks { flags |= MDB_NOLOCK }
+        if !configuration.readAhead { flags |= MDB_NORDAHEAD }
+        if configuration.durability == .relaxed { flags |= MDB_NOMETASYNC }
+        return UInt32(flags)
+    }
+
+    private static func openContext(_ path: String, _ code: Int32) -> String {
+        switch code {
+        // The data file has been looked at, so these speak of the lock file.
+        case MDB_INVALID, MDB_VERSION_MISMATCH:
+            "opening \(path): \(path)-lock is damaged or of another LMDB; remove it when no process has the file open"
+        case ENOMEM: "opening \(path): mapping it into memory; a smaller mapSize may do"
+        default: "opening \(path)"
+        }
+    }
+
+    /// LMDB opens by path what was looked at by descriptor; between the two somebody can have put another file there.
+    private static func checkIdentity(_ handle: OpaquePointer, _ identity: FileIdentity, _ path: String) throws {
+        var descriptor: Int32 = -1
+        mdb_env_get_fd(handle, &descriptor)
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { throw LMDBError.fromErrno("looking at \(path)") }
+        guard FileIdentity(status) == identity else {
+            throw LMDBError(.busy, "\(path) was replaced while it was being opened")
+        }
+    }
+}

@@ -1,0 +1,136 @@
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#else
+    import Darwin
+#endif
+import Synchronization
+
+/// A mutex and a condition variable, for state that some threads wait on.
+///
+/// `Synchronization.Mutex` has nothing to wait with, and the reader gate, the registry and their waiters need one lock for both.
+final class Monitor: @unchecked Sendable {
+    private let mutex: UnsafeMutablePointer<pthread_mutex_t>
+    private let condition: UnsafeMutablePointer<pthread_cond_t>
+
+    init() {
+        mutex = .allocate(capacity: 1)
+        condition = .allocate(capacity: 1)
+        pthread_mutex_init(mutex, nil)
+        pthread_cond_init(condition, nil)
+    }
+
+    deinit {
+        pthread_cond_destroy(condition)
+        pthread_mutex_destroy(mutex)
+        condition.deallocate()
+        mutex.deallocate()
+    }
+
+    func lock() { pthread_mutex_lock(mutex) }
+
+    func unlock() { pthread_mutex_unlock(mutex) }
+
+    /// Gives the lock up until ``broadcast()``; may also return without one, so callers re-check their condition.
+    func wait() { pthread_cond_wait(condition, mutex) }
+
+    func broadcast() { pthread_cond_broadcast(condition) }
+
+    func withLock<R>(_ body: () throws -> R) rethrows -> R {
+        lock()
+        defer { unlock() }
+        return try body()
+    }
+}
+
+/// The identity of a running thread, cheap to read and to compare.
+struct ThreadID: Equatable, Sendable {
+    private let bits: UInt
+
+    static let none = ThreadID(bits: 0)
+
+    static var current: ThreadID {
+        #if canImport(Darwin)
+            ThreadID(bits: UInt(bitPattern: pthread_self()))
+        #else
+            ThreadID(bits: UInt(pthread_self()))
+        #endif
+    }
+
+    private init(bits: UInt) { self.bits = bits }
+}
+
+/// Counts the forks between this process and the first one, so that "was this opened before a fork?" costs one load
+/// where `getpid()` costs a system call. The registry installs the handler that counts (`EnvironmentRegistry`).
+let forkGeneration = Atomic<Int>(0)
+
+/// A file by what it is and not by what it is called: links to one file have one identity.
+struct FileIdentity: Hashable, Sendable {
+    let device: UInt64
+    let inode: UInt64
+
+    init(_ status: stat) {
+        device = UInt64(truncatingIfNeeded: status.st_dev)
+        inode = UInt64(truncatingIfNeeded: status.st_ino)
+    }
+}
+
+/// The size of the machine's memory pages in bytes.
+let systemPageSize = max(Int(sysconf(Int32(_SC_PAGESIZE))), 4096)
+
+/// An open file descriptor that closes itself.
+struct FileDescriptor: ~Copyable {
+    let number: Int32
+
+    init(path: String, flags: Int32, mode: UInt32 = 0) throws {
+        guard !path.isEmpty, !path.utf8.contains(0) else {
+            throw LMDBError(.invalidArgument, "a path must not be empty or hold a zero byte")
+        }
+        let opened = open(path, flags | O_CLOEXEC, mode_t(truncatingIfNeeded: mode))
+        guard opened >= 0 else { throw LMDBError.fromErrno("opening \(path)") }
+        number = opened
+    }
+
+    deinit { _ = close(number) }
+
+    func status(_ path: String) throws -> stat {
+        var status = stat()
+        guard fstat(number, &status) == 0 else { throw LMDBError.fromErrno("looking at \(path)") }
+        return status
+    }
+
+    func synchronize(_ path: String) throws {
+        guard fsync(number) == 0 else { throw LMDBError.fromErrno("flushing \(path)") }
+    }
+}
+
+/// Up to `count` bytes of a file from `offset`; fewer only at its end.
+func readBytes(_ descriptor: Int32, count: Int, at offset: UInt64, path: String) throws -> [UInt8] {
+    guard let start = off_t(exactly: offset) else { return [] }
+    var filled = 0
+    var failure: Int32 = 0
+    let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
+        while filled < count {
+            let got = pread(descriptor, buffer.baseAddress.map { $0 + filled }, count - filled, start + off_t(filled))
+            if got < 0 && errno == EINTR { continue }
+            if got < 0 { failure = errno }
+            guard got > 0 else { break }
+            filled += got
+        }
+        initialized = filled
+    }
+    guard failure == 0 else { throw LMDBError(LMDBError.Code(rawValue: failure), "reading \(path)") }
+    return bytes
+}
+
+/// Makes the name of a new file durable: a file's own fsync says nothing about the directory that lists it.
+func synchronizeDirectory(of path: String) throws {
+    let end = path.lastIndex(of: "/")
+    let directory = end.map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
+    let descriptor = try FileDescriptor(path: directory, flags: O_RDONLY | O_DIRECTORY)
+    // Some file systems cannot flush a directory and say so; there is nothing more to do on those.
+    if fsync(descriptor.number) != 0 && errno != EINVAL && errno != EROFS {
+        throw LMDBError.fromErrno("flushing the directory \(directory)")
+    }
+}
