@@ -1,3 +1,149 @@
+// The loops of the codec: everything that runs once per element.
+//
+// Results are the same bits on every processor: no operation is fused or reordered (FP_CONTRACT OFF, no -ffast-math), sums run along
+// tokens in order, and vectors lie across channels or lanes, where nothing is summed. The Swift callers have checked every size.
+
 #ifndef KVKERNELS_H
 #define KVKERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// Element types, numbered as ElementType.
+enum { KV_FLOAT16 = 1, KV_BFLOAT16 = 2, KV_FLOAT32 = 3 };
+
+// One head of a caller's tensor. Strides count elements; the base need not be aligned.
+typedef struct {
+    const void *base;
+    ptrdiff_t token_stride;
+    ptrdiff_t channel_stride;
+    int32_t element_type;
+    uint32_t dim;
+} kv_head;
+
+// convert.c ------------------------------------------------------------------------------------------------------------------
+
+// Gathers `count` tokens of a head into float rows [count][dim].
+void kv_load_rows(kv_head head, const uint32_t *tokens, size_t count, float *rows);
+
+// Scatters float rows [count][dim] to `count` tokens of a head, rounding to nearest even. `head.base` is written to.
+void kv_store_rows(kv_head head, const uint32_t *tokens, size_t count, const float *rows);
+
+// Sets flags[token] to 1 for every token with a value that is not finite or whose magnitude is above 2^60.
+void kv_flag_unsafe(kv_head head, size_t tokens, uint8_t *flags);
+
+// Adds the sum of squares of each token's values to energy[token].
+void kv_add_energy(kv_head head, size_t tokens, double *energy);
+
+// Converts `count` contiguous values to floats.
+void kv_load_contiguous(int32_t element_type, const void *values, size_t count, float *out);
+
+// exact.c --------------------------------------------------------------------------------------------------------------------
+
+// Splits `count` tokens of a head into byte planes, each [dim][count], most significant first, after rotating each value left by
+// one bit so that the exponent is whole in plane 0. Plane 0 holds the channel's maximum (maxima[dim]) minus the byte.
+void kv_exact_split(kv_head head, const uint32_t *tokens, size_t count, uint8_t *const *planes, uint8_t *maxima);
+
+// Undoes kv_exact_split for tokens first..<first + count of `stride` tokens per plane row, into contiguous values [count][dim].
+void kv_exact_merge(int32_t element_type, size_t dim, size_t stride, size_t first, size_t count,
+                    const uint8_t *const *planes, const uint8_t *maxima, void *values);
+
+// Copies contiguous values [count][dim] of the head's own type to `count` tokens of the head, bit by bit.
+void kv_copy_rows(kv_head head, const uint32_t *tokens, size_t count, const void *values);
+
+// rotary.c -------------------------------------------------------------------------------------------------------------------
+
+// Turns the pairs of `count` rows by the angles whose cosines and sines are rows tokens[i] of the tables [..][pairs];
+// direction 1 applies the embedding, -1 undoes it. `interleaved` pairs channels (2i, 2i+1), else (i, i+pairs).
+void kv_rotate(float *rows, size_t count, size_t dim, const uint32_t *tokens, const float *cosines, const float *sines,
+               size_t pairs, int interleaved, int direction);
+
+// fourier.c ------------------------------------------------------------------------------------------------------------------
+
+// Lanes that are transformed together: one vector of this many tokens per channel.
+enum { KV_LANES = 32 };
+
+// Floats that the tables of a transform of length n take.
+size_t kv_fourier_table_count(size_t n);
+void kv_fourier_fill_tables(size_t n, float *tables);
+
+// The orthonormal discrete Fourier transform of n reals, Hermitian-packed (Re 0...n/2, Im 1..<(n+1)/2), on [n][KV_LANES].
+// `output` has room for 2 n rows, of which the first n are the result; the inverse destroys `input`. They do not overlap.
+void kv_fourier_forward(size_t n, const float *tables, float *input, float *output);
+void kv_fourier_inverse(size_t n, const float *tables, float *input, float *output);
+
+// gather.c -------------------------------------------------------------------------------------------------------------------
+
+// out[row][i] = rows[row][channels[i]].
+void kv_gather_channels(const float *rows, size_t count, size_t dim, const uint16_t *channels, size_t channel_count, float *out);
+// rows[row][channels[i]] = in[row][i].
+void kv_scatter_channels(const float *in, size_t count, const uint16_t *channels, size_t channel_count, float *rows, size_t dim);
+// out[column][row] = in[row][column]; rows of `out` lie `out_stride` floats apart.
+void kv_transpose(const float *in, size_t rows, size_t columns, size_t in_stride, float *out, size_t out_stride);
+// The range (maximum minus minimum) and the variance of every column.
+void kv_column_statistics(const float *rows, size_t count, size_t dim, float *range, double *variance);
+// Counts, per column, the values farther from the column's mean than `limit`.
+void kv_count_outliers(const float *rows, size_t count, size_t dim, float limit, uint32_t *outliers);
+// Adds squared differences and squares of the original, column by column, over finite originals.
+void kv_add_errors(const float *original, const float *decoded, size_t count, size_t dim, double *error, double *energy);
+
+// scales.c -------------------------------------------------------------------------------------------------------------------
+
+// values[c] of scale code c: 0 for code 0, else 2^(anchor + (c - 128) / 2^steps).
+void kv_scale_values(int anchor, int steps, float *values);
+// The code whose value is nearest to `scale` in ratio; `scale` is positive.
+uint8_t kv_scale_code(const float *values, int anchor, int steps, float scale);
+
+// Scale codes [groups][columns] to residuals against a running prediction along the groups, and back. In place.
+void kv_scales_predict(uint8_t *codes, size_t groups, size_t columns, uint8_t *prediction);
+void kv_scales_restore(uint8_t *codes, size_t groups, size_t columns, uint8_t *prediction);
+// units[column] = 2^-shift times the value of the mean of the column's codes above 0, rounded down; 0 where there is none.
+void kv_mean_units(const uint8_t *codes, size_t groups, size_t columns, const float *values, int shift, float *units);
+// Means [groups][columns] to zigzag differences along the groups, and back. In place.
+void kv_means_predict(int32_t *means, size_t groups, size_t columns);
+void kv_means_restore(int32_t *means, size_t groups, size_t columns);
+
+// Joins a byte plane of differences to those below it.
+void kv_add_plane(const uint8_t *plane, size_t count, int shift, int32_t *means);
+// Scale codes and means of [groups][columns] as floats.
+void kv_expand_metadata(const uint8_t *codes, const int32_t *means, size_t groups, size_t columns, const float *values,
+                        const float *units, float *scales_out, float *means_out);
+
+// quantize.c -----------------------------------------------------------------------------------------------------------------
+
+enum { KV_UNIFORM = 1, KV_SIGN = 2, KV_TERNARY = 3 };
+enum { KV_SEARCH_MINMAX = 0, KV_SEARCH_CLIP = 1, KV_SEARCH_LEAST_SQUARES = 2 };
+
+typedef struct {
+    int32_t scheme;
+    int32_t levels;          // uniform: codes 0..<levels
+    int32_t search;          // uniform: how scale and minimum are found
+    int32_t clip_candidates; // uniform: scales tried, from the range downwards
+    float clip_ratio;        // uniform: each candidate is the one before times this
+    int32_t steps_max;       // scale codes per octave, as a power of two
+    int32_t mean_shift;
+    int32_t keeps_mean;      // sign and ternary: subtract the group's mean
+    float threshold;         // ternary: gamma
+    float balance;           // ternary: weight of the group's mean error, 0 to round each value by itself
+    int32_t published;       // the levels of the published VidKV code, for comparison
+} kv_quantizer;
+
+// Bytes of scratch that kv_quantize needs.
+size_t kv_quantize_scratch(size_t rows, size_t columns, size_t group);
+
+// Quantizes a matrix [rows][columns] in groups of `group` rows of a column; the last group may be short. Values are at most 2^60.
+// Writes codes [rows][columns], scale codes and means [groups][columns], and the anchor and steps of the scale codes.
+void kv_quantize(const kv_quantizer *quantizer, const float *values, size_t rows, size_t columns, size_t group,
+                 uint8_t *codes, uint8_t *scales, int32_t *means, int8_t *anchor, uint8_t *steps, void *scratch);
+
+// codes.c --------------------------------------------------------------------------------------------------------------------
+
+// Packs the codes [rows][columns] of one group: byte row b of column c holds rows b * 8/bits ... of that column, lowest bits first.
+// Returns past the last byte written.
+uint8_t *kv_pack_group(const uint8_t *codes, size_t rows, size_t columns, int bits, uint8_t *packed);
+
+// One group's values: means[c] + level(code) * scales[c], level being code, 2 code - 1 or code - 1 by scheme.
+void kv_dequantize_group(int scheme, int bits, const uint8_t *packed, size_t rows, size_t columns, const float *scales,
+                         const float *means, float *out, size_t out_stride);
+
 #endif

@@ -4,6 +4,143 @@ import struct
 from typing import NamedTuple
 
 
+class PageHeader(NamedTuple):
+    """The first 64 bytes of a page image."""
+
+    magic: int
+    format_version: int
+    codec_id: int
+    codec_version: int
+    profile_id: int
+    element_type: int
+    position_streams: int
+    layer_count: int
+    token_count: int
+    first_token: int
+    image_bytes: int
+    prologue_bytes: int
+    rotary_count: int
+    prologue_checksum: int
+    image_checksum: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "PageHeader":
+        return cls._make(PAGEHEADER_STRUCT.unpack_from(data, offset))
+
+
+PAGEHEADER_STRUCT = struct.Struct("<QHHHHBBHIQQIH2xQQ")
+
+
+class PageIdentityRecord(NamedTuple):
+    """Everything that the page's content depends on, right after the header."""
+
+    model_fingerprint: bytes
+    chain_hash: bytes
+    parent_hash: bytes
+    token_bytes: int
+    class_bytes: int
+    position_bytes: int
+    class_encoding: int
+    position_encoding: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "PageIdentityRecord":
+        return cls._make(PAGEIDENTITYRECORD_STRUCT.unpack_from(data, offset))
+
+
+PAGEIDENTITYRECORD_STRUCT = struct.Struct("<32s32s32sIIIBB18x")
+
+
+class PageRotaryRecord(NamedTuple):
+    """A rotary table: followed by section_count u32 sections, then pair_count f32 inverse frequencies."""
+
+    pair_count: int
+    pairing: int
+    section_count: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "PageRotaryRecord":
+        return cls._make(PAGEROTARYRECORD_STRUCT.unpack_from(data, offset))
+
+
+PAGEROTARYRECORD_STRUCT = struct.Struct("<HBB12x")
+
+
+class SectionEntry(NamedTuple):
+    """One layer's entry in the section table."""
+
+    section_offset: int
+    section_bytes: int
+    first_token: int
+    checksum: int
+    key_error: float
+    value_error: float
+    key_value_heads: int
+    key_dim: int
+    value_dim: int
+    rotary_index: int
+    sliding_window: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "SectionEntry":
+        return cls._make(SECTIONENTRY_STRUCT.unpack_from(data, offset))
+
+
+SECTIONENTRY_STRUCT = struct.Struct("<QIIQffHHHHI4x")
+
+
+class SectionHeader(NamedTuple):
+    """The start of a section: followed by part_count PartRecords, stream_count StreamRecords, and the streams' bytes in order."""
+
+    part_count: int
+    stream_count: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "SectionHeader":
+        return cls._make(SECTIONHEADER_STRUCT.unpack_from(data, offset))
+
+
+SECTIONHEADER_STRUCT = struct.Struct("<HH4x")
+
+
+class PartRecord(NamedTuple):
+    """One part of a section: the tokens of some classes and the channels of one set, encoded one way."""
+
+    tensor: int
+    token_classes: int
+    scheme: int
+    code_bits: int
+    flags: int
+    channel_set: int
+    mean_shift: int
+    stream_count: int
+    group_size: int
+    channel_count: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "PartRecord":
+        return cls._make(PARTRECORD_STRUCT.unpack_from(data, offset))
+
+
+PARTRECORD_STRUCT = struct.Struct("<BBBBBBBBHH4x")
+
+
+class StreamRecord(NamedTuple):
+    """One stream of a part. Its raw length follows from the part, so it is not stored."""
+
+    kind: int
+    encoding: int
+    plane: int
+    stored_bytes: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "StreamRecord":
+        return cls._make(STREAMRECORD_STRUCT.unpack_from(data, offset))
+
+
+STREAMRECORD_STRUCT = struct.Struct("<BBB1xI")
+
+
 class StoreRecord(NamedTuple):
     """The store's own record: what this folder is and which version wrote it."""
 

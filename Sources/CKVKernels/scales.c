@@ -1,0 +1,108 @@
+// Scale codes and means: how a group's scale becomes one byte and its mean a small integer.
+
+#include "kvkernels.h"
+
+#include <string.h>
+
+#pragma STDC FP_CONTRACT OFF
+
+// The mantissa bits of the floats nearest to 2^(i/16). A table, because libraries disagree about exp2 in the last bit.
+static const uint32_t sixteenths[16] = {
+    0x3F800000, 0x3F85AAC3, 0x3F8B95C2, 0x3F91C3D3, 0x3F9837F0, 0x3F9EF532, 0x3FA5FED7, 0x3FAD583F,
+    0x3FB504F3, 0x3FBD08A4, 0x3FC5672A, 0x3FCE248C, 0x3FD744FD, 0x3FE0CCDF, 0x3FEAC0C7, 0x3FF5257D,
+};
+
+void kv_scale_values(int anchor, int steps, float *values) {
+    values[0] = 0;
+    for (int code = 1; code < 256; code++) {
+        int sixteenth = (code - 128) * (1 << (4 - steps));
+        int exponent = anchor + (sixteenth >= 0 ? sixteenth / 16 : -((15 - sixteenth) / 16));
+        exponent = exponent < -126 ? -126 : exponent > 127 ? 127 : exponent;
+        uint32_t bits = (sixteenths[sixteenth & 15] & 0x007FFFFF) | (uint32_t)(exponent + 127) << 23;
+        memcpy(values + code, &bits, 4);
+    }
+}
+
+uint8_t kv_scale_code(const float *values, int anchor, int steps, float scale) {
+    uint32_t bits;
+    memcpy(&bits, &scale, 4);
+    int exponent = (int)(bits >> 23 & 255) - 127;
+    int code = 128 + (exponent - anchor) * (1 << steps);
+    code = code < 1 ? 1 : code > 255 ? 255 : code;
+    double square = (double)scale * scale;
+    while (code < 255 && square > (double)values[code] * values[code + 1]) code++;
+    return (uint8_t)code;
+}
+
+void kv_scales_predict(uint8_t *codes, size_t groups, size_t columns, uint8_t *prediction) {
+    memset(prediction, 128, columns);
+    for (size_t group = 0; group < groups; group++) {
+        uint8_t *row = codes + group * columns;
+        for (size_t c = 0; c < columns; c++) {
+            uint8_t code = row[c], expected = prediction[c];
+            row[c] = (uint8_t)(code - expected);
+            prediction[c] = group == 0 ? code : (uint8_t)((expected + code + 1) >> 1);
+        }
+    }
+}
+
+void kv_scales_restore(uint8_t *codes, size_t groups, size_t columns, uint8_t *prediction) {
+    memset(prediction, 128, columns);
+    for (size_t group = 0; group < groups; group++) {
+        uint8_t *row = codes + group * columns;
+        for (size_t c = 0; c < columns; c++) {
+            uint8_t expected = prediction[c], code = (uint8_t)(row[c] + expected);
+            row[c] = code;
+            prediction[c] = group == 0 ? code : (uint8_t)((expected + code + 1) >> 1);
+        }
+    }
+}
+
+void kv_mean_units(const uint8_t *codes, size_t groups, size_t columns, const float *values, int shift, float *units) {
+    float factor = 1.0f / (float)(1 << shift);
+    for (size_t c = 0; c < columns; c++) {
+        uint32_t sum = 0, count = 0;
+        for (size_t group = 0; group < groups; group++) {
+            uint8_t code = codes[group * columns + c];
+            sum += code;
+            count += code > 0;
+        }
+        units[c] = count > 0 ? values[sum / count] * factor : 0;
+    }
+}
+
+void kv_means_predict(int32_t *means, size_t groups, size_t columns) {
+    for (size_t group = groups; group-- > 0;) {
+        int32_t *row = means + group * columns;
+        for (size_t c = 0; c < columns; c++) {
+            uint32_t before = group > 0 ? (uint32_t)row[(ptrdiff_t)c - (ptrdiff_t)columns] : 0;
+            uint32_t difference = (uint32_t)row[c] - before;
+            row[c] = (int32_t)(difference << 1 ^ (uint32_t)-(int32_t)(difference >> 31));
+        }
+    }
+}
+
+void kv_means_restore(int32_t *means, size_t groups, size_t columns) {
+    for (size_t group = 0; group < groups; group++) {
+        int32_t *row = means + group * columns;
+        for (size_t c = 0; c < columns; c++) {
+            uint32_t zigzag = (uint32_t)row[c], before = group > 0 ? (uint32_t)row[(ptrdiff_t)c - (ptrdiff_t)columns] : 0;
+            row[c] = (int32_t)(before + (zigzag >> 1 ^ (uint32_t)-(int32_t)(zigzag & 1)));
+        }
+    }
+}
+
+void kv_add_plane(const uint8_t *plane, size_t count, int shift, int32_t *means) {
+    for (size_t i = 0; i < count; i++) means[i] = (int32_t)((uint32_t)means[i] | (uint32_t)plane[i] << shift);
+}
+
+void kv_expand_metadata(const uint8_t *codes, const int32_t *means, size_t groups, size_t columns, const float *values,
+                        const float *units, float *scales_out, float *means_out) {
+    for (size_t group = 0; group < groups; group++) {
+        for (size_t c = 0; c < columns; c++) {
+            size_t at = group * columns + c;
+            scales_out[at] = values[codes[at]];
+            means_out[at] = (float)means[at] * units[c];
+        }
+    }
+}

@@ -1,0 +1,67 @@
+import CZstd
+
+/// A zstd compressor tuned for codes and metadata: what they have is a skewed distribution of bytes, hardly ever repeats, so short matches
+/// only get in the way of the entropy coder (3 % smaller than level 3 on real caches, and faster).
+final class Compressor {
+    private let context: OpaquePointer
+
+    init() throws(CodecError) {
+        guard let context = ZSTD_createCCtx() else { throw CodecError(.invalidArgument, "out of memory for a compressor") }
+        self.context = context
+        let parameters: [(ZSTD_cParameter, Int32)] = [
+            (ZSTD_c_compressionLevel, 1), (ZSTD_c_strategy, Int32(ZSTD_fast.rawValue)), (ZSTD_c_minMatch, 7),
+            (ZSTD_c_windowLog, 17), (ZSTD_c_hashLog, 12), (ZSTD_c_targetLength, 0), (ZSTD_c_contentSizeFlag, 0),
+            (ZSTD_c_checksumFlag, 0), (ZSTD_c_dictIDFlag, 0),
+        ]
+        for (parameter, value) in parameters where ZSTD_isError(ZSTD_CCtx_setParameter(context, parameter, value)) != 0 {
+            throw CodecError(.invalidArgument, "this zstd library refuses parameter \(parameter.rawValue)")
+        }
+    }
+
+    deinit { ZSTD_freeCCtx(context) }
+
+    /// Appends `bytes` to `output`, compressed if that makes them smaller.
+    func append(_ bytes: UnsafeRawBufferPointer, to output: inout [UInt8]) -> StreamEncoding {
+        let start = output.count
+        let bound = ZSTD_compressBound(bytes.count)
+        output.append(contentsOf: repeatElement(0, count: bound))
+        let size = output.withUnsafeMutableBytes { all in
+            ZSTD_compress2(context, all.baseAddress.map { $0 + start }, bound, bytes.baseAddress, bytes.count)
+        }
+        output.removeLast(bound - (ZSTD_isError(size) == 0 ? min(size, bound) : 0))
+        if ZSTD_isError(size) == 0, size < bytes.count { return .zstd }
+        output.removeLast(output.count - start)
+        output.append(contentsOf: bytes)
+        return .raw
+    }
+}
+
+/// A zstd decompressor that believes nothing it reads.
+final class Decompressor {
+    private let context: OpaquePointer
+
+    init() throws(CodecError) {
+        guard let context = ZSTD_createDCtx() else { throw CodecError(.invalidArgument, "out of memory for a decompressor") }
+        self.context = context
+    }
+
+    deinit { ZSTD_freeDCtx(context) }
+
+    /// Fills `output` exactly, or throws.
+    func decompress(
+        _ bytes: UnsafeRawBufferPointer, encoding: StreamEncoding, into output: UnsafeMutableRawBufferPointer
+    ) throws(CodecError) {
+        switch encoding {
+        case .raw:
+            guard bytes.count == output.count else {
+                throw .damaged("a raw stream has \(bytes.count) bytes where \(output.count) belong")
+            }
+            output.copyMemory(from: bytes)
+        case .zstd:
+            let size = ZSTD_decompressDCtx(context, output.baseAddress, output.count, bytes.baseAddress, bytes.count)
+            guard ZSTD_isError(size) == 0, size == output.count else {
+                throw .damaged("a compressed stream does not give the \(output.count) bytes that belong there")
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+import CKVKernels
+
+/// The tables of a Fourier transform across `length` channels, and room to work in.
+final class FourierPlan {
+    let length: Int
+    private let tables: [Float]
+    private let lanes: UnsafeMutablePointer<Float>
+    private let result: UnsafeMutablePointer<Float>
+
+    static let laneCount = Int(KV_LANES)
+
+    init(length: Int) {
+        self.length = length
+        self.tables = [Float](unsafeUninitializedCapacity: kv_fourier_table_count(length)) { buffer, count in
+            kv_fourier_fill_tables(length, buffer.baseAddress)
+            count = buffer.count
+        }
+        lanes = .allocate(capacity: length * Self.laneCount)
+        lanes.initialize(repeating: 0, count: length * Self.laneCount)
+        result = .allocate(capacity: 2 * length * Self.laneCount)
+        result.initialize(repeating: 0, count: 2 * length * Self.laneCount)
+    }
+
+    deinit {
+        lanes.deallocate()
+        result.deallocate()
+    }
+
+    /// Transforms every row of `rows` `[count, length]` in place.
+    func transform(_ rows: UnsafeMutablePointer<Float>, count: Int, inverse: Bool) {
+        var first = 0
+        while first < count {
+            let width = min(Self.laneCount, count - first)
+            let block = rows + first * length
+            kv_transpose(block, width, length, length, lanes, Self.laneCount)
+            tables.withUnsafeBufferPointer { tables in
+                if inverse {
+                    kv_fourier_inverse(length, tables.baseAddress, lanes, result)
+                } else {
+                    kv_fourier_forward(length, tables.baseAddress, lanes, result)
+                }
+            }
+            kv_transpose(result, length, width, Self.laneCount, block, length)
+            first += width
+        }
+    }
+}

@@ -1,0 +1,141 @@
+/// A page image in memory that the caller owns, checked and ready to decode. It copies none of the image's tensors.
+///
+/// The memory must stay as it is while the image is in use. Parsing touches and verifies only header and prologue, so that of an image on
+/// disk one layer can be read alone: `layers[n].byteRange` says which bytes that takes.
+public struct PageImage: @unchecked Sendable {
+    /// What the page says about one of its layers.
+    public struct Layer: Hashable, Sendable {
+        public let geometry: LayerGeometry
+        /// Tokens of the page that the layer holds.
+        public let tokens: Range<Int>
+        /// NMSE measured when the page was encoded.
+        public let error: LayerError
+        /// Where the layer's section lies in the image.
+        public let byteRange: Range<Int>
+        let checksum: UInt64
+    }
+
+    let bytes: UnsafeRawBufferPointer
+    /// The element type that exact values have.
+    public let elementType: ElementType
+    /// The number of the profile that encoded the page.
+    public let profileID: UInt16
+    public let identity: PageIdentity
+    public let tokenCount: Int
+    /// One entry per layer of the model; nil for a layer that the page lacks.
+    public let layers: [Layer?]
+    /// Length of header and prologue: the bytes that parsing touches.
+    public let prologueByteCount: Int
+    let classes: TokenClasses
+    let positions: PagePositions
+    private let checksum: UInt64
+
+    /// Parses an image: all of `bytes`.
+    /// - Throws: `CodecError` with `.notAPage`, `.newerFormat` or `.damaged`.
+    public init(parsing bytes: UnsafeRawBufferPointer) throws(CodecError) {
+        let header = try PageHeader(checking: bytes)
+        guard try Checksum.of(bytes, 0..<48, then: PageHeader.byteCount..<Int(header.prologueBytes)) == header.prologueChecksum
+        else { throw .damaged("the page's header or prologue does not match its checksum") }
+        var prologue = try PrologueReader(bytes, header: header)
+        let contents = try prologue.read()
+        self.bytes = bytes
+        elementType = contents.elementType
+        profileID = header.profileId
+        identity = contents.identity
+        tokenCount = Int(header.tokenCount)
+        layers = contents.layers
+        prologueByteCount = Int(header.prologueBytes)
+        classes = contents.classes
+        positions = contents.positions
+        checksum = header.imageChecksum
+    }
+
+    /// The profile that encoded the page; nil when this version does not know it. Decoding does not need it.
+    public var profile: Profile? { Profile.numbered(profileID) }
+
+    /// Length of the image.
+    public var byteCount: Int { bytes.count }
+
+    /// NMSE of keys and values, mean over the layers that the page holds.
+    public var meanError: LayerError { layers.map { $0?.error }.mean }
+
+    /// The class of each token.
+    public var tokenClasses: [TokenClass] { classes.bytes.map { TokenClass(rawValue: $0) ?? .base } }
+
+    /// Explicit position ids, `[stream][token]`; nil when token `i` is at `identity.firstToken + i`.
+    public var explicitPositions: [[Int32]]? { positions.streams }
+
+    // MARK: - Verification
+
+    /// Checks the checksum of one layer's section.
+    /// - Throws: `.damaged` when it does not match, `.absent` when the page lacks the layer.
+    public func verify(layer index: Int) throws(CodecError) {
+        let layer = try presentLayer(index)
+        guard Checksum.of(sectionBytes(layer)) == layer.checksum else {
+            throw .damaged("layer \(index) does not match its checksum")
+        }
+    }
+
+    /// Checks every checksum and parses every section; touches the whole image.
+    public func verifyAll() throws(CodecError) {
+        guard try Checksum.of(bytes, 0..<56, then: PageHeader.byteCount..<bytes.count) == checksum else {
+            throw .damaged("the page does not match its checksum")
+        }
+        for index in layers.indices where layers[index] != nil {
+            try verify(layer: index)
+            _ = try section(index)
+        }
+    }
+
+    // MARK: - Decoding
+
+    /// Decodes some tokens of one layer into the caller's memory.
+    /// - Parameters:
+    ///   - tokens: tokens of the page, all of which the layer holds.
+    ///   - key, value: where they go: `[keyValueHeads, tokens.count, dim]` of any element type; nil for what is not wanted. Exact tokens
+    ///     are bit-identical in the page's own element type, and rounded to nearest in others.
+    ///   - verifying: check the section's checksum first. Turn it off only for a section already verified.
+    /// - Throws: `.absent` when the page does not hold the tokens, `.damaged` when the section is; then the outputs may be partly written.
+    public func decode(
+        layer index: Int, tokens: Range<Int>, key: MutableTensorView?, value: MutableTensorView?, scratch: DecodeScratch,
+        verifying: Bool = true
+    ) throws(CodecError) {
+        let layer = try presentLayer(index)
+        guard tokens.lowerBound >= layer.tokens.lowerBound, tokens.upperBound <= layer.tokens.upperBound else {
+            throw CodecError(.absent, "layer \(index) of the page holds tokens \(layer.tokens), not \(tokens)")
+        }
+        let decoder = LayerDecoder(
+            section: try section(index), geometry: layer.geometry, elementType: elementType, classes: classes,
+            positions: positions, held: layer.tokens)
+        for (output, dim) in [(key, layer.geometry.keyDim), (value, layer.geometry.valueDim)] {
+            guard let output else { continue }
+            guard output.heads == layer.geometry.keyValueHeads, output.tokens == tokens.count, output.dim == dim else {
+                throw .invalid(
+                    "output is [\(output.heads), \(output.tokens), \(output.dim)], layer \(index) gives "
+                        + "[\(layer.geometry.keyValueHeads), \(tokens.count), \(dim)]")
+            }
+        }
+        if verifying { try verify(layer: index) }
+        if let key { try decoder.decode(.key, tokens: tokens, to: key, scratch: scratch) }
+        if let value { try decoder.decode(.value, tokens: tokens, to: value, scratch: scratch) }
+    }
+
+    func presentLayer(_ index: Int) throws(CodecError) -> Layer {
+        guard layers.indices.contains(index) else {
+            throw .invalid("layer \(index) of a page of \(layers.count) layers")
+        }
+        guard let layer = layers[index] else { throw CodecError(.absent, "the page lacks layer \(index)") }
+        return layer
+    }
+
+    func section(_ index: Int) throws(CodecError) -> SectionView {
+        let layer = try presentLayer(index)
+        return try SectionView(
+            parsing: sectionBytes(layer), geometry: layer.geometry, elementType: elementType,
+            present: classes.present(in: layer.tokens))
+    }
+
+    private func sectionBytes(_ layer: Layer) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(rebasing: bytes[layer.byteRange])
+    }
+}

@@ -1,0 +1,112 @@
+import CKVKernels
+
+/// Quantizes the rows of some tokens of one tensor: one part, or two for keys of mixed precision.
+struct PartEncoder {
+    let tensor: TensorKind
+    let classes: UInt8
+    let plan: TensorPlan
+    let options: EncoderOptions
+    let flags: PartFlags
+
+    func encode(_ rows: HeadRows, into section: inout SectionBuilder) {
+        if plan.alongChannels {
+            encodeAlongChannels(rows, into: &section)
+        } else if let fraction = plan.anomalousFraction {
+            encodeMixed(rows, anomalous: Int((fraction * Double(rows.dim)).rounded()), into: &section)
+        } else {
+            var streams = PartStreams(codeBits: plan.quantizer.codeBits, group: options.groupSize)
+            for head in 0..<rows.heads {
+                rows.withHead(head) { values in
+                    streams.append(values, rows: rows.tokens, columns: rows.dim, quantizer: kernelQuantizer(plan.quantizer))
+                }
+            }
+            streams.add(record(plan.quantizer, .all, channels: rows.dim, flags: flags), mask: nil, to: &section)
+        }
+    }
+
+    private func record(_ quantizer: Quantizer, _ set: ChannelSet, channels: Int, flags: PartFlags) -> PartRecord {
+        PartRecord(
+            tensor: tensor.rawValue, tokenClasses: classes, scheme: quantizer.scheme.rawValue, codeBits: UInt8(quantizer.codeBits),
+            flags: flags.rawValue, channelSet: set.rawValue, meanShift: UInt8(kernelQuantizer(quantizer).mean_shift), streamCount: 0,
+            groupSize: UInt16(options.groupSize), channelCount: UInt16(channels))
+    }
+
+    private func encodeAlongChannels(_ rows: HeadRows, into section: inout SectionBuilder) {
+        var streams = PartStreams(codeBits: plan.quantizer.codeBits, group: options.groupSize)
+        var turned = [Float](repeating: 0, count: rows.tokens * rows.dim)
+        for head in 0..<rows.heads {
+            rows.withHead(head) { kv_transpose($0, rows.tokens, rows.dim, rows.dim, &turned, rows.tokens) }
+            streams.append(turned, rows: rows.dim, columns: rows.tokens, quantizer: kernelQuantizer(plan.quantizer))
+        }
+        streams.add(record(plan.quantizer, .all, channels: rows.dim, flags: flags.union(.alongChannels)), mask: nil, to: &section)
+    }
+
+    /// The anomalous channels at 2 bits as they are, the others at 1 bit after a Fourier transform (VidKV, section 3.2).
+    private func encodeMixed(_ rows: HeadRows, anomalous: Int, into section: inout SectionBuilder) {
+        let rest = rows.dim - anomalous
+        let masks = AnomalousChannels(rows: rows, count: anomalous, options: options)
+        let anomalousQuantizer = Quantizer.uniform(bits: 2)
+        var masked = PartStreams(codeBits: anomalousQuantizer.codeBits, group: options.groupSize)
+        var unmasked = PartStreams(codeBits: plan.quantizer.codeBits, group: options.groupSize)
+        let fourier = options.transformsKeys && rest > 0 ? FourierPlan(length: rest) : nil
+        var gathered = [Float](repeating: 0, count: rows.tokens * rows.dim)
+        for head in 0..<rows.heads {
+            let channels = masks.channels(of: head)
+            rows.withHead(head) { values in
+                if anomalous > 0 {
+                    kv_gather_channels(values, rows.tokens, rows.dim, channels.masked, anomalous, &gathered)
+                    masked.append(
+                        gathered, rows: rows.tokens, columns: anomalous, quantizer: kernelQuantizer(anomalousQuantizer))
+                }
+                guard rest > 0 else { return }
+                kv_gather_channels(values, rows.tokens, rows.dim, channels.unmasked, rest, &gathered)
+                gathered.withUnsafeMutableBufferPointer { gathered in
+                    guard let base = gathered.baseAddress else { return }
+                    fourier?.transform(base, count: rows.tokens, inverse: false)
+                }
+                unmasked.append(gathered, rows: rows.tokens, columns: rest, quantizer: kernelQuantizer(plan.quantizer))
+            }
+        }
+        if anomalous > 0 {
+            let record = record(anomalousQuantizer, .masked, channels: anomalous, flags: flags)
+            masked.add(record, mask: masks.bytes, to: &section)
+        }
+        if rest > 0 {
+            let restFlags = fourier == nil ? flags : flags.union(.fourier)
+            let record = record(plan.quantizer, anomalous > 0 ? .unmasked : .all, channels: rest, flags: restFlags)
+            unmasked.add(record, mask: nil, to: &section)
+        }
+    }
+
+    private func kernelQuantizer(_ quantizer: Quantizer) -> kv_quantizer {
+        kv_quantizer(quantizer, options: options, clips: plan.clips)
+    }
+}
+
+extension kv_quantizer {
+    /// What the measurements on real caches settled: see schema/FORMAT.md, "What the encoder chooses".
+    init(_ quantizer: Quantizer, options: EncoderOptions, clips: Bool) {
+        self.init()
+        scheme = Int32(quantizer.scheme.rawValue)
+        published = options.levels == .published ? 1 : 0
+        steps_max = Int32(options.scaleStepsPerOctave.trailingZeroBitCount)
+        mean_shift = published == 1 ? 6 : 2
+        switch quantizer {
+        case .uniform(let bits):
+            levels = 1 << Int32(bits)
+            let search: EncoderOptions.ScaleSearch = clips && published == 0 && bits <= 4 ? options.scaleSearch : .minMax
+            self.search = search == .minMax ? 0 : search == .clip ? 1 : 2
+            clip_candidates = bits <= 2 ? 5 : 4
+            clip_ratio = bits <= 2 ? 0x1.ae89fap-1 : 0x1.d5818ep-1
+            if search == .minMax || bits > 2 { steps_max = min(4, steps_max + 2) }
+            if bits <= 4 && published == 0 { mean_shift = 3 }
+        case .sign:
+            keeps_mean = 1
+        case .ternary:
+            keeps_mean = 0
+            threshold = 0.7
+            balance = options.balancesErrors && published == 0 ? 4 : 0
+            mean_shift = 0
+        }
+    }
+}
