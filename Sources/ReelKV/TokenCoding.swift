@@ -28,6 +28,13 @@ extension TokenSequence {
         appendPositions(range, origin: origin, to: &bytes)
     }
 
+    /// The canonical form of all the tokens.
+    func canonical(origin: Int) -> [UInt8] {
+        var bytes: [UInt8] = []
+        appendCanonical(of: 0..<count, origin: origin, to: &bytes)
+        return bytes
+    }
+
     /// Ids take 2, 3 or 4 bytes, as few as the run's greatest id allows: half the bytes to hash and keep for most vocabularies.
     private func appendText(_ range: Range<Int>, to bytes: inout [UInt8]) {
         ids.withUnsafeBufferPointer { ids in

@@ -78,8 +78,8 @@ extension TokenSequence {
     /// Appends the order key of `range`: four big-endian bytes a token. A text token gives its id; a placeholder gives 31 bits
     /// mixed from its media's digest and offset, with the top bit set. It only orders: agreement is always checked on the tokens.
     func appendOrderKey(of range: Range<Int>, to key: inout [UInt8]) {
-        let part = range.prefix(Self.orderedTokensMax)
-        forEachRun(in: part) { run in
+        let end = min(range.upperBound, range.lowerBound + Self.orderedTokensMax)
+        forEachRun(in: range.lowerBound..<end) { run in
             switch run {
             case .text(let range):
                 for index in range { key.appendBigEndian(UInt32(bitPattern: ids[index])) }

@@ -15,8 +15,8 @@ enum TokenRun {
 }
 
 extension TokenSequence {
-    /// Calls `body` with the runs that make up `range`, in order. Spans that continue each other make one run, so that a
-    /// sequence has one form however its spans were cut.
+    /// Calls `body` with the runs that make up `range`, in order. Spans that continue each other are one already, so each run is
+    /// as long as possible.
     func forEachRun(in range: Range<Int>, _ body: (TokenRun) -> Void) {
         var position = range.lowerBound
         var index = firstSpan(endingAfter: position)
@@ -29,18 +29,11 @@ extension TokenSequence {
                 body(.text(range: position..<media[index].firstToken))
                 position = media[index].firstToken
             }
-            let first = media[index]
-            let offset = first.mediaOffset + position - first.firstToken
-            var end = first.range.upperBound
+            let span = media[index]
+            let end = min(span.range.upperBound, range.upperBound)
+            let offset = span.mediaOffset + position - span.firstToken
             index += 1
-            while index < media.count, media[index].firstToken == end, media[index].digest == first.digest,
-                media[index].mediaOffset == offset + end - position
-            {
-                end = media[index].range.upperBound
-                index += 1
-            }
-            end = min(end, range.upperBound)
-            body(.media(digest: first.digest, offset: offset, range: position..<end))
+            body(.media(digest: span.digest, offset: offset, range: position..<end))
             position = end
         }
     }

@@ -29,7 +29,7 @@ public struct MediaSpan: Hashable, Sendable {
 public struct TokenSequence: Hashable, Sendable {
     /// One id per token. An id inside a media span is a placeholder and does not matter.
     public let ids: [Int32]
-    /// The media spans, in ascending order, apart from each other.
+    /// The media spans, in ascending order, apart from each other; spans that continue each other are one.
     public let media: [MediaSpan]
     /// Position ids, one stream (or three for M-RoPE), each with one value per token; nil when a token's position is its index.
     public let positions: [[Int32]]?
@@ -48,14 +48,29 @@ public struct TokenSequence: Hashable, Sendable {
             }
         }
         self.ids = ids
-        self.media = media
+        self.media = Self.joined(media)
         self.positions = positions
     }
 
     private init(checkedIDs ids: [Int32], media: [MediaSpan], positions: [[Int32]]?) {
         self.ids = ids
-        self.media = media
+        self.media = Self.joined(media)
         self.positions = positions
+    }
+
+    /// Spans that continue each other as one, so that equal sequences are equal however their spans were cut.
+    private static func joined(_ media: [MediaSpan]) -> [MediaSpan] {
+        var spans: [MediaSpan] = []
+        for span in media {
+            if let last = spans.last, last.digest == span.digest, last.range.upperBound == span.firstToken,
+                last.mediaOffset + last.count == span.mediaOffset
+            {
+                spans[spans.count - 1].count += span.count
+            } else {
+                spans.append(span)
+            }
+        }
+        return spans
     }
 
     public var count: Int { ids.count }
@@ -100,22 +115,31 @@ public struct TokenSequence: Hashable, Sendable {
             checkedIDs: Array(ids[range]), media: spans, positions: positions?.map { Array($0[range]) })
     }
 
-    /// The sequence followed by `next`. `firstPosition` is the index that a default position of `next` counts from.
-    func appending(_ next: TokenSequence) -> TokenSequence {
+    /// The sequence followed by `next`.
+    ///
+    /// - Parameter origin: the index in the whole sequence of this value's token 0, from which default positions count.
+    /// - Throws: `StoreError.invalidArgument` when the two have different numbers of position streams.
+    func appending(_ next: TokenSequence, origin: Int = 0) throws -> TokenSequence {
         let spans = next.media.map {
             MediaSpan(
                 digest: $0.digest, firstToken: $0.firstToken + count, count: $0.count, mediaOffset: $0.mediaOffset)
         }
         return TokenSequence(
-            checkedIDs: ids + next.ids, media: media + spans, positions: joinedPositions(with: next))
+            checkedIDs: ids + next.ids, media: media + spans, positions: try joinedPositions(with: next, origin: origin))
     }
 
-    private func joinedPositions(with next: TokenSequence) -> [[Int32]]? {
-        switch (positions, next.positions) {
-        case (nil, nil): nil
-        case (let left?, let right?): zip(left, right).map { $0 + $1 }
-        case (let left?, nil): left.map { $0 + next.ids.indices.map { Int32(truncatingIfNeeded: count + $0) } }
-        case (nil, let right?): right.map { ids.indices.map { Int32(truncatingIfNeeded: $0) } + $0 }
+    private func joinedPositions(with next: TokenSequence, origin: Int) throws -> [[Int32]]? {
+        let streams = positions?.count ?? next.positions?.count ?? 0
+        guard streams > 0 else { return nil }
+        guard (positions?.count ?? streams, next.positions?.count ?? streams) == (streams, streams) else {
+            throw StoreError(.invalidArgument, "the tokens' position ids have different numbers of streams")
         }
+        let left = positions ?? Self.indices(origin..<origin + count, streams: streams)
+        let right = next.positions ?? Self.indices(origin + count..<origin + count + next.count, streams: streams)
+        return zip(left, right).map { $0 + $1 }
+    }
+
+    private static func indices(_ range: Range<Int>, streams: Int) -> [[Int32]] {
+        Array(repeating: range.map { Int32(truncatingIfNeeded: $0) }, count: streams)
     }
 }

@@ -2,5 +2,10 @@ import ArgumentParser
 
 @main
 struct BenchCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "reelkv-bench")
+    static let configuration = CommandConfiguration(
+        commandName: "reelkv-bench",
+        abstract: "Measures ReelKV: look-ups, writes, and what each profile costs and loses.",
+        discussion: "Run it through tools/bench, which builds it for release.",
+        subcommands: [PrefixBenchmark.self, WriteBenchmark.self],
+        defaultSubcommand: nil)
 }

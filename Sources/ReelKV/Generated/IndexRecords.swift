@@ -425,13 +425,17 @@ package struct HeadRecord: FixedLayoutRecord, Hashable, Sendable {
     package var turnCount: UInt32
     /// length of the provenance text
     package var provenanceBytes: UInt32
+    /// process id of the writer of a sequence being written, else 0
+    package var writerProcess: UInt32
     /// Unix time
     package var createdSeconds: Int64
     /// Unix time
     package var updatedSeconds: Int64
+    /// when that process started, in the system's own unit, so that a process id used again is told apart; else 0
+    package var writerStarted: UInt64
 
     // swift-format-ignore
-    package init(tip: Digest, root: Digest, tokenCount: UInt64, tipEnd: UInt32, modelId: UInt32, tenantId: UInt32, profileId: UInt16, kind: UInt8, frameCount: UInt32, turnCount: UInt32, provenanceBytes: UInt32, createdSeconds: Int64, updatedSeconds: Int64) {
+    package init(tip: Digest, root: Digest, tokenCount: UInt64, tipEnd: UInt32, modelId: UInt32, tenantId: UInt32, profileId: UInt16, kind: UInt8, frameCount: UInt32, turnCount: UInt32, provenanceBytes: UInt32, writerProcess: UInt32, createdSeconds: Int64, updatedSeconds: Int64, writerStarted: UInt64) {
         self.tip = tip
         self.root = root
         self.tokenCount = tokenCount
@@ -443,8 +447,10 @@ package struct HeadRecord: FixedLayoutRecord, Hashable, Sendable {
         self.frameCount = frameCount
         self.turnCount = turnCount
         self.provenanceBytes = provenanceBytes
+        self.writerProcess = writerProcess
         self.createdSeconds = createdSeconds
         self.updatedSeconds = updatedSeconds
+        self.writerStarted = writerStarted
     }
 
     /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
@@ -461,8 +467,10 @@ package struct HeadRecord: FixedLayoutRecord, Hashable, Sendable {
         frameCount = bytes.loadLittleEndian(at: offset + 88, as: UInt32.self)
         turnCount = bytes.loadLittleEndian(at: offset + 92, as: UInt32.self)
         provenanceBytes = bytes.loadLittleEndian(at: offset + 96, as: UInt32.self)
+        writerProcess = bytes.loadLittleEndian(at: offset + 100, as: UInt32.self)
         createdSeconds = bytes.loadLittleEndian(at: offset + 104, as: Int64.self)
         updatedSeconds = bytes.loadLittleEndian(at: offset + 112, as: Int64.self)
+        writerStarted = bytes.loadLittleEndian(at: offset + 120, as: UInt64.self)
     }
 
     /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
@@ -479,10 +487,10 @@ package struct HeadRecord: FixedLayoutRecord, Hashable, Sendable {
         bytes.storeLittleEndian(frameCount, at: offset + 88)
         bytes.storeLittleEndian(turnCount, at: offset + 92)
         bytes.storeLittleEndian(provenanceBytes, at: offset + 96)
-        bytes.storeZero(at: offset + 100, count: 4)
+        bytes.storeLittleEndian(writerProcess, at: offset + 100)
         bytes.storeLittleEndian(createdSeconds, at: offset + 104)
         bytes.storeLittleEndian(updatedSeconds, at: offset + 112)
-        bytes.storeZero(at: offset + 120, count: 8)
+        bytes.storeLittleEndian(writerStarted, at: offset + 120)
     }
 }
 

@@ -290,15 +290,17 @@ class HeadRecord(NamedTuple):
     frame_count: int
     turn_count: int
     provenance_bytes: int
+    writer_process: int
     created_seconds: int
     updated_seconds: int
+    writer_started: int
 
     @classmethod
     def read(cls, data, offset=0) -> "HeadRecord":
         return cls._make(HEADRECORD_STRUCT.unpack_from(data, offset))
 
 
-HEADRECORD_STRUCT = struct.Struct("<32s32sQIIIHB1xIII4xqq8x")
+HEADRECORD_STRUCT = struct.Struct("<32s32sQIIIHB1xIIIIqqQ")
 
 
 class FrameRecord(NamedTuple):

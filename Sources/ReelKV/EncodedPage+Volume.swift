@@ -1,0 +1,7 @@
+import KVCodec
+
+extension EncodedPage: PageBytes {
+    var count: Int { bytes.count }
+
+    func copy(to destination: UnsafeMutableRawBufferPointer) { bytes.copy(to: destination) }
+}

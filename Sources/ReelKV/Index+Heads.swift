@@ -1,0 +1,69 @@
+import KVCodec
+import LMDB
+
+extension Index {
+    func heads(of kind: SequenceKind) -> Database<RawBytes, RawBytes> { kind == .video ? videos : sessions }
+
+    func head(
+        _ kind: SequenceKind, _ key: HeadKey, in transaction: borrowing some Transaction & ~Copyable
+    ) throws -> Head? {
+        try heads(of: kind).withValue(key.bytes, in: transaction) { try Head(bytes: $0) }
+    }
+
+    /// Puts a finished head in place of `previous`, and moves the references.
+    func replaceHead(
+        _ kind: SequenceKind, _ key: HeadKey, with head: Head?, in transaction: borrowing WriteTransaction
+    ) throws {
+        let previous = try self.head(kind, key, in: transaction)
+        if let head {
+            try retain(head.record.tip, \.heads, isRoot: head.isEmpty, in: transaction)
+            try heads(of: kind).put(key.bytes, head.encoded(), in: transaction)
+        } else {
+            _ = try heads(of: kind).delete(key.bytes, in: transaction)
+        }
+        if let previous { try release(previous.record.tip, \.heads, in: transaction) }
+    }
+
+    // MARK: - Heads being written
+
+    func buildingHead(
+        _ key: BuildingKey, in transaction: borrowing some Transaction & ~Copyable
+    ) throws -> Head? {
+        try building.withValue(key.bytes, in: transaction) { try Head(bytes: $0) }
+    }
+
+    /// Moves a writer's head to `head`, or removes it when nil, and moves the references.
+    func moveBuilding(
+        _ key: BuildingKey, to head: Head?, in transaction: borrowing WriteTransaction
+    ) throws {
+        let previous = try buildingHead(key, in: transaction)
+        if let head {
+            try retain(head.record.tip, \.heads, isRoot: head.isEmpty, in: transaction)
+            try building.put(key.bytes, head.encoded(), in: transaction)
+        } else {
+            _ = try building.delete(key.bytes, in: transaction)
+        }
+        if let previous { try release(previous.record.tip, \.heads, in: transaction) }
+    }
+
+    func allBuilding(in transaction: borrowing some Transaction & ~Copyable) throws -> [(key: BuildingKey, head: Head)] {
+        var all: [(key: BuildingKey, head: Head)] = []
+        try building.forEachRaw(in: .all, in: transaction) { key, value in
+            all.append((try BuildingKey(bytes: key), try Head(bytes: value)))
+            return .continue
+        }
+        return all
+    }
+
+    func allHeads(
+        _ kind: SequenceKind, tenant: UInt32? = nil, in transaction: borrowing some Transaction & ~Copyable
+    ) throws -> [(key: HeadKey, head: Head)] {
+        var all: [(key: HeadKey, head: Head)] = []
+        try heads(of: kind).forEachRaw(in: .all, in: transaction) { key, value in
+            let key = try HeadKey(bytes: key)
+            if tenant == nil || key.tenant == tenant { all.append((key, try Head(bytes: value))) }
+            return .continue
+        }
+        return all
+    }
+}

@@ -1,0 +1,166 @@
+import KVCodec
+import LMDB
+
+// MARK: - Nodes: reading
+
+extension Index {
+    func node(_ hash: Digest, in transaction: borrowing some Transaction & ~Copyable) throws -> Node? {
+        try nodes.withValue(hash, in: transaction) { try Node(bytes: $0) }
+    }
+
+    /// The node, which must be there because another record refers to it.
+    func requiredNode(_ hash: Digest, in transaction: borrowing some Transaction & ~Copyable) throws -> Node {
+        guard let node = try node(hash, in: transaction) else {
+            throw StoreError(.damaged, "the index lacks node \(hash.hex.prefix(16)), which others refer to; run `reelkv verify`")
+        }
+        return node
+    }
+}
+
+// MARK: - Nodes: writing
+
+extension Index {
+    func putNode(_ node: Node, hash: Digest, in transaction: borrowing WriteTransaction) throws {
+        try nodes.put(hash, node.encoded(), in: transaction)
+    }
+
+    /// Publishes a node with one encoding, or adds the encoding to a node that is there already.
+    ///
+    /// - Returns: whether the encoding is now referred to; false when an equal one was there first.
+    func publish(_ node: Node, hash: Digest, in transaction: borrowing WriteTransaction) throws -> Bool {
+        let encoding = node.encodings[0]
+        if var stored = try self.node(hash, in: transaction) {
+            if let same = stored.encodings.firstIndex(where: { $0.profileId == encoding.profileId }) {
+                guard stored.encodings[same].isQuarantined else { return false }
+                try releaseEncoding(stored.encodings[same], in: transaction)
+                stored.encodings[same] = encoding
+            } else {
+                guard stored.encodings.count < Node.encodingsMax else { return false }
+                stored.encodings.append(encoding)
+            }
+            try putNode(stored, hash: hash, in: transaction)
+        } else {
+            let isFirst = node.firstOwnToken == 0
+            try retain(node.record.parent, \.children, isRoot: isFirst, in: transaction)
+            try putNode(node, hash: hash, in: transaction)
+            let tokens = try TokenSequence(canonical: node.tokens)
+            try children.put(
+                ChildKey.key(of: hash, base: node.record.base, tokens: tokens), hash.bytes, in: transaction)
+        }
+        try account(for: encoding, in: transaction)
+        return true
+    }
+
+    private func account(for encoding: EncodingRecord, in transaction: borrowing WriteTransaction) throws {
+        try updateVolume(encoding.volumeId, in: transaction) { volume in
+            volume.liveBytes += UInt64(encoding.imageBytes)
+            volume.livePages += 1
+            volume.writtenBytes += UInt64(encoding.imageBytes)
+            volume.writtenPages += 1
+        }
+    }
+
+    /// Counts one more reference to a node. The chain's root has no record and needs none.
+    ///
+    /// - Throws: `StoreError.conflict` when the node is gone: somebody deleted it since it was looked up.
+    func retain(
+        _ hash: Digest, _ counter: WritableKeyPath<NodeRecord, UInt32>, isRoot: Bool,
+        in transaction: borrowing WriteTransaction
+    ) throws {
+        if isRoot { return }
+        guard var node = try node(hash, in: transaction) else {
+            throw StoreError(.conflict, "pages of this sequence were deleted while it was being written: write it again")
+        }
+        node.record[keyPath: counter] += 1
+        try putNode(node, hash: hash, in: transaction)
+    }
+
+    /// Counts one reference less, and removes the node, and then its ancestors, where nothing refers to them any more.
+    func release(
+        _ hash: Digest, _ counter: WritableKeyPath<NodeRecord, UInt32>, in transaction: borrowing WriteTransaction
+    ) throws {
+        var hash = hash
+        var counter = counter
+        while var node = try node(hash, in: transaction) {
+            guard node.record[keyPath: counter] > 0 else {
+                throw StoreError(
+                    .damaged, "node \(hash.hex.prefix(16)) is referred to more often than it counts; run `reelkv verify`")
+            }
+            node.record[keyPath: counter] -= 1
+            if node.record.children > 0 || node.record.heads > 0 {
+                try putNode(node, hash: hash, in: transaction)
+                return
+            }
+            try removeNode(node, hash: hash, in: transaction)
+            hash = node.record.parent
+            counter = \.children
+        }
+    }
+
+    private func removeNode(_ node: Node, hash: Digest, in transaction: borrowing WriteTransaction) throws {
+        let tokens = try TokenSequence(canonical: node.tokens)
+        _ = try children.delete(ChildKey.key(of: hash, base: node.record.base, tokens: tokens), in: transaction)
+        _ = try states.delete(hash, in: transaction)
+        _ = try nodes.delete(hash, in: transaction)
+        for encoding in node.encodings { try releaseEncoding(encoding, in: transaction) }
+    }
+
+    private func releaseEncoding(_ encoding: EncodingRecord, in transaction: borrowing WriteTransaction) throws {
+        try updateVolume(encoding.volumeId, in: transaction) { volume in
+            volume.liveBytes -= min(volume.liveBytes, UInt64(encoding.imageBytes))
+            volume.livePages -= min(volume.livePages, 1)
+        }
+    }
+
+    /// Marks an encoding as damaged, so that no match offers it again.
+    func quarantine(
+        _ hash: Digest, volume: UInt64, page: UInt64, in transaction: borrowing WriteTransaction
+    ) throws {
+        guard var node = try node(hash, in: transaction),
+            let index = node.encodings.firstIndex(where: { $0.volumeId == volume && $0.pageId == page })
+        else { return }
+        node.encodings[index].isQuarantined = true
+        try putNode(node, hash: hash, in: transaction)
+    }
+}
+
+// MARK: - Volumes
+
+extension Index {
+    func volume(_ id: UInt64, in transaction: borrowing some Transaction & ~Copyable) throws -> VolumeRecord? {
+        try volumes.withValue(id, in: transaction) { bytes in
+            guard let record = VolumeRecord(at: 0, of: bytes) else {
+                throw StoreError(.damaged, "the record of volume \(id) is damaged; run `reelkv verify`")
+            }
+            return record
+        }
+    }
+
+    func putVolume(_ record: VolumeRecord, id: UInt64, in transaction: borrowing WriteTransaction) throws {
+        var bytes: [UInt8] = []
+        bytes.append(record)
+        try volumes.put(id, bytes, in: transaction)
+    }
+
+    func updateVolume(
+        _ id: UInt64, in transaction: borrowing WriteTransaction, _ change: (inout VolumeRecord) -> Void
+    ) throws {
+        guard var record = try volume(id, in: transaction) else {
+            throw StoreError(.damaged, "the index lacks volume \(id), which a page lies in; run `reelkv verify`")
+        }
+        change(&record)
+        try putVolume(record, id: id, in: transaction)
+    }
+
+    func allVolumes(in transaction: borrowing some Transaction & ~Copyable) throws -> [(id: UInt64, record: VolumeRecord)] {
+        var all: [(id: UInt64, record: VolumeRecord)] = []
+        try volumes.forEachRaw(in: .all, in: transaction) { key, value in
+            guard key.count == 8, let record = VolumeRecord(at: 0, of: value) else {
+                throw StoreError(.damaged, "a volume's record is damaged; run `reelkv verify`")
+            }
+            all.append((UInt64(bigEndian: key.loadUnaligned(as: UInt64.self)), record))
+            return .continue
+        }
+        return all
+    }
+}

@@ -1,0 +1,96 @@
+import KVCodec
+import LMDB
+
+/// The index: everything about a store but the page images. One LMDB file; each method of a write closure changes the
+/// records of one noun and keeps what the others say of it true.
+///
+/// Knows the records' form and how they refer to each other. Does not know volumes as files, page images, or models' tensors.
+///
+/// Invariants, checked by `Store.verify`:
+/// - a node's parent is stored as long as the node is (or is the chain's root);
+/// - `children` and `heads` count exactly the nodes and heads (finished or being written) that refer to a node;
+/// - a node with neither is not stored: what nothing can reach is gone;
+/// - every encoding lies in a volume that has a record, and the records' live bytes and pages are the sums over encodings.
+struct Index: Sendable {
+    let environment: Environment
+    let stores: Database<UTF8String, RawBytes>
+    let models: Database<UTF8String, RawBytes>
+    let tenants: Database<UTF8String, RawBytes>
+    let nodes: Database<DigestKey, RawBytes>
+    /// Key: base ‖ order key of the node's tokens ‖ 8 bytes of its hash. Value: the hash.
+    let children: Database<RawBytes, RawBytes>
+    /// Finished heads. Key: tenant id ‖ name.
+    let videos: Database<RawBytes, RawBytes>
+    let sessions: Database<RawBytes, RawBytes>
+    /// Heads being written. Key: writer id ‖ tenant id ‖ name.
+    let building: Database<RawBytes, RawBytes>
+    /// Engine state after the last token of a node.
+    let states: Database<DigestKey, RawBytes>
+    let volumes: Database<BigEndianUInt64, RawBytes>
+
+    static let fileName = "index.mdb"
+    static let storeKey = "store"
+    static let magic: UInt64 = 0x0A56_4B4C_4545_5289
+    static let formatVersion: UInt16 = 1
+    /// Initial size of the memory map; it doubles when full.
+    private static let mapBytes = 64 << 20
+    private static let mapBytesMax = 1 << 40
+
+    /// Opens the index file; creates its databases when `creating`.
+    init(at path: String, readOnly: Bool, creating: Bool) throws {
+        var configuration = Environment.Configuration()
+        configuration.mapSize = Self.mapBytes
+        configuration.maxMapSize = Self.mapBytesMax
+        configuration.maxDatabases = 16
+        configuration.isReadOnly = readOnly
+        environment = try Environment.open(at: path, configuration: configuration)
+        stores = try environment.database(named: "store", keys: UTF8String.self, values: RawBytes.self, creating: creating)
+        models = try environment.database(named: "model", keys: UTF8String.self, values: RawBytes.self, creating: creating)
+        tenants = try environment.database(named: "tenant", keys: UTF8String.self, values: RawBytes.self, creating: creating)
+        nodes = try environment.database(named: "node", keys: DigestKey.self, values: RawBytes.self, creating: creating)
+        children = try environment.database(named: "child", keys: RawBytes.self, values: RawBytes.self, creating: creating)
+        videos = try environment.database(named: "video", keys: RawBytes.self, values: RawBytes.self, creating: creating)
+        sessions = try environment.database(named: "session", keys: RawBytes.self, values: RawBytes.self, creating: creating)
+        building = try environment.database(named: "building", keys: RawBytes.self, values: RawBytes.self, creating: creating)
+        states = try environment.database(named: "state", keys: DigestKey.self, values: RawBytes.self, creating: creating)
+        volumes = try environment.database(named: "volume", keys: BigEndianUInt64.self, values: RawBytes.self, creating: creating)
+    }
+
+    // MARK: - The store's own record
+
+    func storeRecord(in transaction: borrowing some Transaction & ~Copyable) throws -> StoreRecord {
+        let found = try stores.withValue(Self.storeKey, in: transaction) { bytes in
+            StoreRecord(at: 0, of: bytes)
+        }
+        guard let record = found ?? nil, record.magic == Self.magic else {
+            throw StoreError(.notAStore, "\(environment.path) is not a ReelKV index")
+        }
+        guard record.minimumReaderVersion <= Self.formatVersion else {
+            throw StoreError(
+                .newerFormat,
+                "\(environment.path) has format version \(record.formatVersion), this ReelKV reads up to \(Self.formatVersion): upgrade ReelKV"
+            )
+        }
+        guard record.pageTokens > 0, record.pageTokens % 32 == 0, record.pageTokens <= 4096, record.volumeBytesMax > 0 else {
+            throw StoreError(.damaged, "the store's record is damaged; run `reelkv verify`")
+        }
+        return record
+    }
+
+    func putStoreRecord(_ record: StoreRecord, in transaction: borrowing WriteTransaction) throws {
+        var bytes: [UInt8] = []
+        bytes.append(record)
+        try stores.put(Self.storeKey, bytes, in: transaction)
+    }
+
+    /// Takes the next value of a counter in the store's record.
+    func takeID<ID: FixedWidthInteger>(
+        _ counter: WritableKeyPath<StoreRecord, ID>, in transaction: borrowing WriteTransaction
+    ) throws -> ID {
+        var record = try storeRecord(in: transaction)
+        let id = record[keyPath: counter]
+        record[keyPath: counter] = id + 1
+        try putStoreRecord(record, in: transaction)
+        return id
+    }
+}

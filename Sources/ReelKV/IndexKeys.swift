@@ -1,0 +1,79 @@
+import KVCodec
+import LMDB
+
+/// A digest as an LMDB key: its 32 bytes.
+enum DigestKey: KeyCodec {
+    static func withBytes<R>(of value: Digest, _ body: (UnsafeRawBufferPointer) throws -> R) throws -> R {
+        try value.withUnsafeBytes(body)
+    }
+
+    static func decode(_ bytes: UnsafeRawBufferPointer) throws -> Digest {
+        guard bytes.count == Digest.byteCount else {
+            throw StoreError(.damaged, "a chain hash in the index has \(bytes.count) bytes; run `reelkv verify`")
+        }
+        return bytes.loadLittleEndian(at: 0, as: Digest.self)
+    }
+}
+
+/// Tenant id ‖ name: the key of a finished head.
+struct HeadKey: Hashable {
+    var tenant: UInt32
+    var name: String
+
+    var bytes: [UInt8] {
+        var key: [UInt8] = []
+        key.appendBigEndian(tenant)
+        return key + name.utf8
+    }
+
+    init(tenant: UInt32, name: String) {
+        self.tenant = tenant
+        self.name = name
+    }
+
+    init(bytes: UnsafeRawBufferPointer) throws {
+        guard bytes.count > 4 else { throw StoreError(.damaged, "a head's key is damaged; run `reelkv verify`") }
+        tenant = UInt32(bigEndian: bytes.loadUnaligned(as: UInt32.self))
+        name = String(decoding: bytes[4...], as: UTF8.self)
+    }
+}
+
+/// Writer id ‖ tenant id ‖ name: the key of a head being written.
+struct BuildingKey: Hashable {
+    var writer: UInt64
+    var head: HeadKey
+
+    var bytes: [UInt8] {
+        var key: [UInt8] = []
+        key.appendBigEndian(UInt32(truncatingIfNeeded: writer >> 32))
+        key.appendBigEndian(UInt32(truncatingIfNeeded: writer))
+        return key + head.bytes
+    }
+
+    init(writer: UInt64, head: HeadKey) {
+        self.writer = writer
+        self.head = head
+    }
+
+    init(bytes: UnsafeRawBufferPointer) throws {
+        guard bytes.count > 12 else { throw StoreError(.damaged, "a writer's key is damaged; run `reelkv verify`") }
+        writer = UInt64(bigEndian: bytes.loadUnaligned(as: UInt64.self))
+        head = try HeadKey(bytes: UnsafeRawBufferPointer(rebasing: bytes[8...]))
+    }
+}
+
+/// Base ‖ order key ‖ 8 bytes of the child's hash: the key under which a base's children stand in token order.
+enum ChildKey {
+    static let orderStart = Digest.byteCount
+    static let suffixBytes = 8
+
+    static func prefix(base: Digest, _ tokens: TokenSequence, _ range: Range<Int>) -> [UInt8] {
+        var key = base.bytes
+        tokens.appendOrderKey(of: range, to: &key)
+        return key
+    }
+
+    static func key(of hash: Digest, base: Digest, tokens: TokenSequence) -> [UInt8] {
+        prefix(base: base, tokens, 0..<tokens.count) + hash.bytes.prefix(suffixBytes)
+    }
+}

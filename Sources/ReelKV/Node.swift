@@ -1,0 +1,90 @@
+import KVCodec
+
+/// The index's knowledge of a page or tail piece: where it hangs, what tokens it holds, where its encodings lie.
+struct Node: Hashable, Sendable {
+    enum Kind: UInt8, Sendable {
+        /// P tokens, from the page's first to its last.
+        case page = 0
+        /// The newest tokens of a sequence, exact, until they fill a page.
+        case piece = 1
+    }
+
+    var record: NodeRecord
+    var encodings: [EncodingRecord]
+    /// Canonical tokens of the page, from its first token to the end of this node.
+    var tokens: [UInt8]
+
+    var kind: Kind { record.kind == Kind.page.rawValue ? .page : .piece }
+
+    /// Tokens that this node itself holds.
+    var ownTokens: Int { Int(record.end - record.start) }
+
+    /// Index in the sequence of the first token that this node itself holds.
+    var firstOwnToken: Int { Int(record.pageFirstToken) + Int(record.start) }
+
+    static let encodingsMax = 16
+
+    func encoded() -> [UInt8] {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(NodeRecord.byteCount + encodings.count * EncodingRecord.byteCount + tokens.count)
+        var record = record
+        record.encodingCount = UInt8(encodings.count)
+        record.tokenBytes = UInt32(tokens.count)
+        bytes.append(record)
+        for encoding in encodings { bytes.append(encoding) }
+        bytes.append(contentsOf: tokens)
+        return bytes
+    }
+
+    init(record: NodeRecord, encodings: [EncodingRecord], tokens: [UInt8]) {
+        self.record = record
+        self.encodings = encodings
+        self.tokens = tokens
+    }
+
+    init(bytes: UnsafeRawBufferPointer) throws {
+        let view = try NodeView(bytes)
+        record = view.record
+        encodings = (0..<view.encodingCount).map { view.encoding($0) }
+        tokens = Array(view.tokens)
+    }
+}
+
+/// A node read in place, without a copy of its tokens.
+struct NodeView {
+    let record: NodeRecord
+    private let bytes: UnsafeRawBufferPointer
+
+    /// - Throws: `StoreError.damaged` when the bytes are no node.
+    init(_ bytes: UnsafeRawBufferPointer) throws {
+        guard let record = NodeRecord(at: 0, of: bytes), record.kind <= Node.Kind.piece.rawValue,
+            record.start < record.end, record.parentEnd == record.start, record.completeFrom >= record.start,
+            record.completeFrom <= record.end, (1...UInt8(Node.encodingsMax)).contains(record.encodingCount),
+            bytes.count == NodeRecord.byteCount + Int(record.encodingCount) * EncodingRecord.byteCount
+                + Int(record.tokenBytes)
+        else { throw StoreError(.damaged, "a node's record is damaged; run `reelkv verify`") }
+        self.record = record
+        self.bytes = bytes
+    }
+
+    var encodingCount: Int { Int(record.encodingCount) }
+
+    func encoding(_ index: Int) -> EncodingRecord {
+        // the initializer has checked that all encodings lie within the bytes
+        EncodingRecord(at: NodeRecord.byteCount + index * EncodingRecord.byteCount, of: bytes)!
+    }
+
+    var tokens: UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(rebasing: bytes.suffix(Int(record.tokenBytes)))
+    }
+}
+
+extension EncodingRecord {
+    static let quarantinedFlag: UInt16 = 1
+
+    /// A checksum failed once: the image is treated as absent.
+    var isQuarantined: Bool {
+        get { flags & Self.quarantinedFlag != 0 }
+        set { flags = newValue ? flags | Self.quarantinedFlag : flags & ~Self.quarantinedFlag }
+    }
+}

@@ -1,0 +1,149 @@
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#else
+    import Darwin
+#endif
+
+/// The few things asked of the operating system, so that the rest of the engine needs no Foundation.
+enum Platform {
+    /// Seconds since 1970.
+    static func unixSeconds() -> Int64 {
+        var now = timespec()
+        clock_gettime(CLOCK_REALTIME, &now)
+        return Int64(now.tv_sec)
+    }
+
+    static func exists(_ path: String) -> Bool {
+        var status = stat()
+        return stat(path, &status) == 0
+    }
+
+    /// Tells one file from another, whatever path leads to it.
+    struct FileIdentity: Hashable {
+        private var device: UInt64
+        private var inode: UInt64
+
+        /// nil when there is no such file.
+        init?(path: String) {
+            var status = stat()
+            guard stat(path, &status) == 0 else { return nil }
+            device = UInt64(truncatingIfNeeded: status.st_dev)
+            inode = UInt64(status.st_ino)
+        }
+    }
+
+    static func isDirectory(_ path: String) -> Bool {
+        var status = stat()
+        return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
+    }
+
+    /// Creates a folder that only its owner may enter, and its missing parents; one that is there already is fine.
+    static func makeDirectory(_ path: String) throws {
+        if isDirectory(path) { return }
+        if let slash = path.lastIndex(of: "/"), slash > path.startIndex { try makeDirectory(String(path[..<slash])) }
+        guard mkdir(path, 0o700) == 0 || errno == EEXIST else {
+            throw StoreError.system("cannot create the folder \(path)")
+        }
+    }
+
+    /// Names in a folder, sorted, without `.` and `..`.
+    static func list(_ path: String) throws -> [String] {
+        guard let folder = opendir(path) else { throw StoreError.system("cannot list the folder \(path)") }
+        defer { closedir(folder) }
+        var names: [String] = []
+        while let entry = readdir(folder) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) {
+                $0.withMemoryRebound(to: CChar.self, capacity: MemoryLayout.size(ofValue: $0.pointee)) { String(cString: $0) }
+            }
+            if name != "." && name != ".." { names.append(name) }
+        }
+        return names.sorted()
+    }
+
+    /// Length of a file in bytes; nil when there is none.
+    static func fileSize(_ path: String) -> Int? {
+        var status = stat()
+        return stat(path, &status) == 0 ? Int(status.st_size) : nil
+    }
+
+    /// Removes a file; one that is gone already is fine.
+    static func remove(_ path: String) throws {
+        guard unlink(path) == 0 || errno == ENOENT else { throw StoreError.system("cannot remove \(path)") }
+    }
+
+    /// Bytes of all regular files below a folder, without following links.
+    static func folderBytes(_ path: String) throws -> Int {
+        var total = 0
+        for name in try list(path) {
+            var status = stat()
+            let child = path + "/" + name
+            guard lstat(child, &status) == 0 else { continue }  // removed meanwhile
+            switch status.st_mode & S_IFMT {
+            case S_IFREG: total += Int(status.st_size)
+            case S_IFDIR: total += try folderBytes(child)
+            default: break
+            }
+        }
+        return total
+    }
+
+    static var processorCount: Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }
+
+    static var processID: UInt32 { UInt32(bitPattern: getpid()) }
+
+    /// When a process started, in the system's own unit; nil when there is no such process, 0 when the system does not tell.
+    static func processStart(_ process: UInt32) -> UInt64? {
+        guard let pid = pid_t(exactly: process), pid > 0, kill(pid, 0) == 0 || errno == EPERM else { return nil }
+        guard let line = readLine("/proc/\(pid)/stat"), let close = line.lastIndex(of: ")") else { return 0 }
+        // the 22nd field; the second, in parentheses, may hold spaces
+        let fields = line[line.index(after: close)...].split(separator: " ")
+        return fields.count > 19 ? UInt64(fields[19]) ?? 0 : 0
+    }
+
+    private static func readLine(_ path: String) -> String? {
+        guard let file = fopen(path, "r") else { return nil }
+        defer { fclose(file) }
+        var buffer = [CChar](repeating: 0, count: 1024)
+        guard fgets(&buffer, Int32(buffer.count), file) != nil else { return nil }
+        return String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+}
+
+extension StoreError {
+    /// The operating system's last error, with what was tried.
+    static func system(_ what: String, error: Int32 = errno) -> StoreError {
+        let reason = String(cString: strerror(error))
+        switch error {
+        case ENOSPC, EDQUOT: return StoreError(.noSpace, "\(what): \(reason); free some space, nothing stored is lost")
+        case EROFS: return StoreError(.readOnly, "\(what): \(reason)")
+        default: return StoreError(.inputOutput, "\(what): \(reason)")
+        }
+    }
+}
+
+/// An exclusive lock on a file that ends with the process, however it ends.
+final class FileLock: Sendable {
+    private let descriptor: Int32
+
+    /// - Returns: nil when another owner holds the lock, in this process or any other.
+    init?(path: String) throws {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw StoreError.system("cannot open \(path)") }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            let error = errno
+            close(descriptor)
+            if error == EWOULDBLOCK { return nil }
+            throw StoreError.system("cannot lock \(path)", error: error)
+        }
+        self.descriptor = descriptor
+    }
+
+    deinit { close(descriptor) }
+}
+
+extension Platform {
+    /// Whether files can be made in a folder.
+    static func isWritable(_ path: String) -> Bool { access(path, W_OK) == 0 }
+}

@@ -1,0 +1,217 @@
+import KVCodec
+import LMDB
+
+extension Store {
+    /// The longest stored prefix of a token sequence, exact to the token: whole pages by their chain hash, then the page or
+    /// tail piece that agrees for longest with what is left.
+    ///
+    /// - Parameters:
+    ///   - tokens: the whole sequence, from its first token.
+    ///   - model: the name of the model. Only caches of its fingerprint and geometry match.
+    ///   - tenant: whose caches may match.
+    ///   - acceptance: how lossy a page may be.
+    /// - Returns: a prefix that may be empty. A tenant that has stored nothing matches nothing.
+    /// - Throws: `StoreError.notFound` for an unknown model.
+    /// - Complexity: one look-up per matched page, and a logarithmic search for the rest.
+    public func longestPrefix(
+        of tokens: TokenSequence, model name: String, tenant tenantName: String = Store.defaultTenant,
+        accepting acceptance: Acceptance = .any
+    ) throws -> StoredPrefix {
+        try read { transaction in
+            guard let model = try index.model(named: name, in: transaction) else {
+                throw StoreError(.notFound, "no model '\(name)' in the store: `reelkv model ls` lists them")
+            }
+            guard let tenant = try index.tenant(named: tenantName, in: transaction) else {
+                return StoredPrefix(
+                    tokenCount: 0, stop: .notStored, model: model.spec, tenant: tenantName, engineState: nil,
+                    segments: [], modelID: model.id, tenantID: 0, root: .zero)
+            }
+            var search = PrefixSearch(
+                index: index, hasher: hasher(tenant: tenant, model: model), tokens: tokens, pageTokens: pageTokens,
+                acceptance: acceptance)
+            try search.run(in: transaction)
+            let prefix = StoredPrefix(
+                tokenCount: search.matched, stop: search.stop, model: model.spec, tenant: tenantName,
+                engineState: try index.engineState(after: search.segments.last, in: transaction),
+                segments: search.segments, modelID: model.id, tenantID: tenant.id, root: search.hasher.root)
+            return prefix.trimmedToSlidingWindows()
+        }
+    }
+}
+
+/// One search for the longest stored prefix, within one transaction.
+private struct PrefixSearch {
+    let index: Index
+    let hasher: ChainHasher
+    let tokens: TokenSequence
+    let pageTokens: Int
+    let acceptance: Acceptance
+
+    private(set) var segments: [PageSegment] = []
+    private(set) var stop = MatchStop.complete
+
+    var matched: Int { segments.last?.range.upperBound ?? 0 }
+
+    init(index: Index, hasher: ChainHasher, tokens: TokenSequence, pageTokens: Int, acceptance: Acceptance) {
+        self.index = index
+        self.hasher = hasher
+        self.tokens = tokens
+        self.pageTokens = pageTokens
+        self.acceptance = acceptance
+    }
+
+    mutating func run(in transaction: borrowing ReadTransaction) throws {
+        var base = hasher.root
+        var canonical: [UInt8] = []
+        segments.reserveCapacity(tokens.count / pageTokens + 2)
+        while tokens.count - matched >= pageTokens {
+            canonical.removeAll(keepingCapacity: true)
+            tokens.appendCanonical(of: matched..<matched + pageTokens, origin: 0, to: &canonical)
+            let hash = hasher.page(after: base, tokens: canonical)
+            guard let segment = try page(hash, canonical: canonical, in: transaction) else { break }
+            segments.append(segment)
+            base = hash
+        }
+        guard matched < tokens.count else { return }
+        try searchInPage(after: base, in: transaction)
+    }
+
+    /// The full page of that hash, if it is stored in an encoding that is accepted.
+    private func page(
+        _ hash: Digest, canonical: [UInt8], in transaction: borrowing ReadTransaction
+    ) throws -> PageSegment? {
+        let found = try index.nodes.withValue(hash, in: transaction) { bytes -> PageSegment? in
+            let node = try NodeView(bytes)
+            // the hash names the tokens, but a hit must be right even where the index is not
+            guard node.tokens.elementsEqual(canonical), let encoding = acceptance.best(of: node) else { return nil }
+            return PageSegment(hash: hash, node: node, encoding: encoding, usedEnd: Int(node.record.end))
+        }
+        return found ?? nil
+    }
+
+    // MARK: Inside a page
+
+    /// Finds the child of `base` that agrees for longest with the next tokens. Children stand in token order, so the best ones
+    /// stand next to where the query would: the walk ends, either way, where not even the order keys agree for longer.
+    private mutating func searchInPage(after base: Digest, in transaction: borrowing ReadTransaction) throws {
+        let start = segments.last.map { $0.pageFirstToken + pageTokens } ?? 0
+        let limit = min(pageTokens, tokens.count - start)
+        let key = ChildKey.prefix(base: base, tokens, start..<start + limit)
+        stop = .notStored
+        var best: [PageSegment] = []
+        var bestStop = MatchStop.notStored
+        for reversed in [false, true] {
+            let range: KeyRange<RawBytes> = reversed ? .upTo(key) : .from(key)
+            try index.children.forEachRaw(in: range, reversed: reversed, in: transaction) { childKey, value in
+                let agreed = Self.agreement(childKey, key)
+                let bestEnd = best.last?.used.upperBound ?? 0
+                guard agreed > bestEnd, bestEnd < limit else { return .stop }
+                let hash = try DigestKey.decode(value)
+                let (cover, coverStop) = try self.cover(hash, from: start, limit: limit, in: transaction)
+                if (cover.last?.used.upperBound ?? 0) > bestEnd || best.isEmpty && bestStop == .notStored {
+                    best = cover
+                    bestStop = coverStop
+                }
+                return .continue
+            }
+        }
+        segments += best
+        stop = matched == tokens.count ? .complete : bestStop
+    }
+
+    /// Tokens in which two order keys agree; without bound where all the tokens that keys hold agree.
+    private static func agreement(_ childKey: UnsafeRawBufferPointer, _ key: [UInt8]) -> Int {
+        let childOrder = childKey.dropLast(ChildKey.suffixBytes)
+        let bytes = zip(childOrder, key).prefix { $0 == $1 }.count
+        guard bytes >= ChildKey.orderStart else { return 0 }  // another base
+        let tokens = (bytes - ChildKey.orderStart) / 4
+        return tokens == TokenSequence.orderedTokensMax ? .max : tokens
+    }
+
+    /// What of the page a child covers: its own tokens, and, for a tail piece, the ones before it by its ancestors.
+    private func cover(
+        _ hash: Digest, from start: Int, limit: Int, in transaction: borrowing ReadTransaction
+    ) throws -> (segments: [PageSegment], stop: MatchStop) {
+        let agreed = try index.nodes.withValue(hash, in: transaction) { bytes in
+            try tokens.commonPrefix(from: start, limit: limit, canonical: try NodeView(bytes).tokens)
+        }
+        guard let agreed, agreed > 0 else { return ([], .notStored) }
+        let chain = try index.chain(endingAt: hash, end: agreed, downTo: nil, accepting: acceptance, in: transaction)
+        return (chain.segments, chain.stop)
+    }
+}
+
+extension Index {
+    /// The nodes that hold the tokens up to `end` of `hash`'s page, first ones first, as far as their encodings are accepted.
+    ///
+    /// - Parameter root: where to stop; nil stops at the beginning of the page.
+    func chain(
+        endingAt hash: Digest, end: Int, downTo root: Digest?, accepting acceptance: Acceptance,
+        in transaction: borrowing some Transaction & ~Copyable
+    ) throws -> (segments: [PageSegment], stop: MatchStop) {
+        var links: [Link] = []
+        var hash = hash
+        var end = end
+        while hash != root {
+            let found = try nodes.withValue(hash, in: transaction) { bytes in
+                let node = try NodeView(bytes)
+                let contributes = end > node.record.start
+                return (
+                    link: contributes ? Link(hash: hash, node: node, end: end, acceptance: acceptance) : nil,
+                    record: node.record
+                )
+            }
+            guard let (link, record) = found else {
+                throw StoreError(
+                    .damaged, "the index lacks node \(hash.hex.prefix(16)), which others refer to; run `reelkv verify`")
+            }
+            if let link { links.append(link) }
+            if record.start == 0, root == nil { break }
+            hash = record.parent
+            end = record.start == 0 ? .max : min(end, Int(record.parentEnd))
+        }
+        var segments: [PageSegment] = []
+        for link in links.reversed() {
+            guard let segment = link.segment else { return (segments, link.refusal) }
+            segments.append(segment)
+        }
+        return (segments, .notStored)
+    }
+
+    /// The engine state kept after the last token of a segment that uses all of its node.
+    func engineState(
+        after segment: PageSegment?, in transaction: borrowing some Transaction & ~Copyable
+    ) throws -> [UInt8]? {
+        guard let segment, segment.used.upperBound == segment.nodeTokens.upperBound else { return nil }
+        return try states.get(segment.hash, in: transaction)
+    }
+}
+
+/// A node on the way up a chain: what it contributes, or why its encodings were refused.
+private struct Link {
+    var segment: PageSegment?
+    var refusal: MatchStop
+
+    init(hash: Digest, node: NodeView, end: Int, acceptance: Acceptance) {
+        if let encoding = acceptance.best(of: node) {
+            segment = PageSegment(hash: hash, node: node, encoding: encoding, usedEnd: min(end, Int(node.record.end)))
+        }
+        let whole = (0..<node.encodingCount).map { node.encoding($0) }.filter { !$0.isQuarantined }
+        refusal =
+            whole.isEmpty
+            ? .quarantined
+            : .tooLossy(keyError: whole.map(\.keyError).min() ?? 0, valueError: whole.map(\.valueError).min() ?? 0)
+    }
+}
+
+extension PageSegment {
+    init(hash: Digest, node: NodeView, encoding: EncodingRecord, usedEnd: Int) {
+        self.hash = hash
+        self.encoding = encoding
+        pageFirstToken = Int(node.record.pageFirstToken)
+        nodeTokens = Int(node.record.start)..<Int(node.record.end)
+        used = Int(node.record.start)..<usedEnd
+        completeFrom = Int(node.record.completeFrom)
+        kind = Node.Kind(rawValue: node.record.kind) ?? .page
+    }
+}

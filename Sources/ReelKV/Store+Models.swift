@@ -1,0 +1,192 @@
+import KVCodec
+import LMDB
+
+struct StoredTenant: Hashable, Sendable {
+    var id: UInt32
+    var name: String
+    var salt: Digest
+}
+
+// MARK: - Models
+
+extension Store {
+    /// Registers a model. The same spec under the same name again is a no-op.
+    ///
+    /// - Throws: `StoreError.alreadyExists` when the name stands for another spec, `invalidArgument` for a spec out of range.
+    public func addModel(_ spec: ModelSpec) throws {
+        try spec.validate()
+        try write { transaction in
+            if let known = try index.model(named: spec.name, in: transaction) {
+                guard known.spec == spec else {
+                    throw StoreError(
+                        .alreadyExists,
+                        "the model name '\(spec.name)' stands for other weights or another geometry: choose another name, or remove the model"
+                    )
+                }
+                return
+            }
+            let id = try index.takeID(\.nextModelId, in: transaction)
+            try index.models.put(
+                spec.name, spec.encoded(id: id, createdSeconds: Platform.unixSeconds()), in: transaction)
+        }
+    }
+
+    /// All models, by name.
+    public func models() throws -> [ModelSpec] { try read { try index.allModels(in: $0).map(\.spec) } }
+
+    /// - Throws: `StoreError.notFound`.
+    public func model(named name: String) throws -> ModelSpec { try storedModel(named: name).spec }
+
+    /// Removes a model that no sequence uses.
+    ///
+    /// - Parameter deletingSequences: whether to delete all its videos and sessions, of every tenant, with it.
+    /// - Throws: `StoreError.inUse` when sequences use it.
+    public func removeModel(named name: String, deletingSequences: Bool = false) throws {
+        try write { transaction in
+            guard let model = try index.model(named: name, in: transaction) else { throw Self.noModel(name) }
+            let heads = try index.references(where: { $0.modelId == model.id }, in: transaction)
+            guard deletingSequences || heads.isEmpty else {
+                throw StoreError(
+                    .inUse, "\(heads.count) sequences use the model '\(name)': delete them first, or together with it")
+            }
+            try index.remove(heads, in: transaction)
+            _ = try index.models.delete(name, in: transaction)
+        }
+        try removeDeadVolumes()
+    }
+
+    func storedModel(named name: String) throws -> StoredModel {
+        try read { transaction in
+            guard let model = try index.model(named: name, in: transaction) else { throw Self.noModel(name) }
+            return model
+        }
+    }
+
+    func storedModel(id: UInt32) throws -> StoredModel {
+        try read { transaction in
+            guard let model = try index.allModels(in: transaction).first(where: { $0.id == id }) else {
+                throw StoreError(.damaged, "the index lacks model \(id), which a sequence uses; run `reelkv verify`")
+            }
+            return model
+        }
+    }
+
+    private static func noModel(_ name: String) -> StoreError {
+        StoreError(.notFound, "no model '\(name)' in the store: `reelkv model ls` lists them, `reelkv model add` adds one")
+    }
+}
+
+// MARK: - Tenants
+
+extension Store {
+    /// All tenants' names.
+    public func tenants() throws -> [String] { try read { try index.allTenants(in: $0).map(\.name) } }
+
+    /// Deletes a tenant with all its videos and sessions. Its salt is gone with it: nothing of it can ever match again.
+    ///
+    /// - Throws: `StoreError.notFound`.
+    public func removeTenant(named name: String) throws {
+        try write { transaction in
+            guard let tenant = try index.tenant(named: name, in: transaction) else { throw Self.noTenant(name) }
+            let heads = try index.references(where: { $0.tenantId == tenant.id }, in: transaction)
+            try index.remove(heads, in: transaction)
+            _ = try index.tenants.delete(name, in: transaction)
+        }
+        try removeDeadVolumes()
+    }
+
+    /// The tenant, or nil when it has never stored anything.
+    func storedTenant(named name: String) throws -> StoredTenant? {
+        try read { try index.tenant(named: name, in: $0) }
+    }
+
+    /// The tenant; makes it, with a salt of its own, when it is new.
+    func makeTenant(named name: String) throws -> StoredTenant {
+        try Names.check(name, what: "tenant")
+        if let known = try storedTenant(named: name) { return known }
+        return try write { transaction in
+            if let known = try index.tenant(named: name, in: transaction) { return known }
+            let id = try index.takeID(\.nextTenantId, in: transaction)
+            let salt = ChainHasher.randomSalt()
+            var bytes: [UInt8] = []
+            bytes.append(TenantRecord(salt: salt, tenantId: id, createdSeconds: Platform.unixSeconds()))
+            try index.tenants.put(name, bytes, in: transaction)
+            return StoredTenant(id: id, name: name, salt: salt)
+        }
+    }
+
+    static func noTenant(_ name: String) -> StoreError {
+        StoreError(.notFound, "no tenant '\(name)' in the store")
+    }
+
+    /// Space comes back as soon as a sealed volume holds nothing alive.
+    func removeDeadVolumes() throws {
+        try StoreError.translating { try volumes.removeDead() }
+    }
+}
+
+extension Index {
+    func model(named name: String, in transaction: borrowing some Transaction & ~Copyable) throws -> StoredModel? {
+        try models.withValue(name, in: transaction) { try StoredModel(name: name, bytes: $0) }
+    }
+
+    func allModels(in transaction: borrowing some Transaction & ~Copyable) throws -> [StoredModel] {
+        var all: [StoredModel] = []
+        try models.forEachRaw(in: .all, in: transaction) { key, value in
+            all.append(try StoredModel(name: String(decoding: key, as: UTF8.self), bytes: value))
+            return .continue
+        }
+        return all
+    }
+
+    func tenant(named name: String, in transaction: borrowing some Transaction & ~Copyable) throws -> StoredTenant? {
+        try tenants.withValue(name, in: transaction) { try StoredTenant(name: name, bytes: $0) }
+    }
+
+    func allTenants(in transaction: borrowing some Transaction & ~Copyable) throws -> [StoredTenant] {
+        var all: [StoredTenant] = []
+        try tenants.forEachRaw(in: .all, in: transaction) { key, value in
+            all.append(try StoredTenant(name: String(decoding: key, as: UTF8.self), bytes: value))
+            return .continue
+        }
+        return all
+    }
+
+    /// Every head, finished or being written, that `condition` picks.
+    func references(
+        where condition: (HeadRecord) -> Bool, in transaction: borrowing some Transaction & ~Copyable
+    ) throws -> [HeadReference] {
+        var found: [HeadReference] = []
+        for kind in [SequenceKind.video, .session] {
+            for (key, head) in try allHeads(kind, in: transaction) where condition(head.record) {
+                found.append(.finished(kind, key))
+            }
+        }
+        for (key, head) in try allBuilding(in: transaction) where condition(head.record) { found.append(.building(key)) }
+        return found
+    }
+
+    func remove(_ references: [HeadReference], in transaction: borrowing WriteTransaction) throws {
+        for reference in references {
+            switch reference {
+            case .finished(let kind, let key): try replaceHead(kind, key, with: nil, in: transaction)
+            case .building(let key): try moveBuilding(key, to: nil, in: transaction)
+            }
+        }
+    }
+}
+
+/// Names a head of either state.
+enum HeadReference: Hashable {
+    case finished(SequenceKind, HeadKey)
+    case building(BuildingKey)
+}
+
+extension StoredTenant {
+    fileprivate init(name: String, bytes: UnsafeRawBufferPointer) throws {
+        guard let record = TenantRecord(at: 0, of: bytes) else {
+            throw StoreError(.damaged, "the record of tenant '\(name)' is damaged; run `reelkv verify`")
+        }
+        self.init(id: record.tenantId, name: name, salt: record.salt)
+    }
+}

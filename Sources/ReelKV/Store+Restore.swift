@@ -1,0 +1,187 @@
+public import KVCodec
+import LMDB
+import Synchronization
+
+/// Where one layer's restored tensors go: `[heads, tokens, dim]` views of the caller's memory, of any strides and any element
+/// type; nil for a tensor that is not wanted.
+public struct LayerDestination {
+    public var key: MutableTensorView?
+    public var value: MutableTensorView?
+
+    public init(key: MutableTensorView?, value: MutableTensorView?) {
+        self.key = key
+        self.value = value
+    }
+}
+
+/// A layer that has been restored.
+public struct RestoredLayer: Hashable, Sendable {
+    public var layer: Int
+    /// The first token of the range asked for that the layer holds: 0, but for sliding-window layers that have dropped the tokens
+    /// before it. What lies before is left as it was.
+    public var firstToken: Int
+}
+
+extension Store {
+    /// Reads tensors of a stored prefix into the caller's memory, layer by layer on all cores.
+    ///
+    /// - Parameters:
+    ///   - layers: which layers; nil for all.
+    ///   - tokens: which tokens of the prefix; nil for all.
+    ///   - threads: how many threads decode; nil for one per core.
+    ///   - destination: called once per layer, before anything is read, on the calling thread. The views must have as many tokens as
+    ///     are asked for and must stay valid until this returns.
+    ///   - onLayer: called when a layer is complete, in order, never at the same time twice, on one of the decoding threads. So an
+    ///     engine can start on layer 0 while layer 1 decodes. An error thrown from it ends the restore.
+    /// - Throws: `StoreError.pageUnavailable` when a page was deleted meanwhile or fails its checksum; it is then quarantined, and
+    ///   the caller matches again or computes the tokens. Nothing of a damaged page reaches the caller's memory as valid.
+    public func restore(
+        _ prefix: StoredPrefix, layers: Range<Int>? = nil, tokens: Range<Int>? = nil, threads: Int? = nil,
+        into destination: (_ layer: Int) throws -> LayerDestination, onLayer: ((RestoredLayer) throws -> Void)? = nil
+    ) throws {
+        let layers = layers ?? 0..<prefix.model.layers.count
+        let tokens = tokens ?? 0..<prefix.tokenCount
+        try checkRange(layers, within: prefix.model.layers.count, what: "layers")
+        try checkRange(tokens, within: prefix.tokenCount, what: "tokens")
+        let destinations = try layers.map { layer in
+            let destination = try destination(layer)
+            try destination.check(layer: layer, geometry: prefix.model.layers[layer], tokens: tokens.count)
+            return destination
+        }
+        let segments = prefix.segments.filter { !$0.range.clamped(to: tokens).isEmpty }
+        let threads = threads ?? Platform.processorCount
+        let order = LayerOrder(layers: layers, parts: max(1, segments.count))
+        if segments.isEmpty {
+            for layer in layers { try onLayer?(RestoredLayer(layer: layer, firstToken: 0)) }
+            return
+        }
+        let scratches = (0..<max(1, threads)).map { _ in DecodeScratch() }
+        try Parallel.forEach(layers.count * segments.count, threads: threads) { item, worker in
+            let (layerIndex, segmentIndex) = item.quotientAndRemainder(dividingBy: segments.count)
+            let segment = segments[segmentIndex]
+            let part = segment.range.clamped(to: tokens)
+            let first = try decode(
+                segment, layer: layers.lowerBound + layerIndex, tokens: part,
+                into: try destinations[layerIndex].tokens(
+                    part.lowerBound - tokens.lowerBound..<part.upperBound - tokens.lowerBound),
+                scratch: scratches[worker])
+            try order.finish(
+                layerIndex, firstToken: first == part.lowerBound ? 0 : first - tokens.lowerBound, report: onLayer)
+        }
+    }
+
+    /// Reads `tokens` (counted from the page's first) of all layers of a segment into staging memory.
+    func restore(_ segment: PageSegment, tokens: Range<Int>, into staging: PageStaging) throws {
+        let scratch = DecodeScratch()
+        let range = segment.pageFirstToken + tokens.lowerBound..<segment.pageFirstToken + tokens.upperBound
+        let layers = try withImage(of: segment) { $0.layers.count }
+        for layer in 0..<layers {
+            let first = try decode(
+                segment, layer: layer, tokens: range, into: try staging.destination(layer, tokens: tokens), scratch: scratch)
+            if first > range.lowerBound { staging.noteRestored(layer, from: first - segment.pageFirstToken) }
+        }
+    }
+
+    private func checkRange(_ range: Range<Int>, within count: Int, what: String) throws {
+        guard range.lowerBound >= 0, range.upperBound <= count else {
+            throw StoreError(.invalidArgument, "\(what) \(range) are not within the \(count) that are stored")
+        }
+    }
+
+    /// Decodes the part of a segment that covers `tokens` (indices in the sequence) of one layer.
+    ///
+    /// - Returns: the first of `tokens` that the layer holds.
+    private func decode(
+        _ segment: PageSegment, layer: Int, tokens: Range<Int>, into destination: LayerDestination, scratch: DecodeScratch
+    ) throws -> Int {
+        let nodeStart = segment.pageFirstToken + segment.nodeTokens.lowerBound
+        return try withImage(of: segment) { image in
+            // a sliding-window layer may hold none of the page, or only its last tokens
+            let held = image.layers.indices.contains(layer) ? image.layers[layer]?.tokens.lowerBound : nil
+            let first = held.map { min(max(tokens.lowerBound, nodeStart + $0), tokens.upperBound) } ?? tokens.upperBound
+            guard first < tokens.upperBound else { return first }
+            let part = try destination.tokens(first - tokens.lowerBound..<tokens.count)
+            try image.decode(
+                layer: layer, tokens: first - nodeStart..<tokens.upperBound - nodeStart, key: part.key, value: part.value,
+                scratch: scratch)
+            return first
+        }
+    }
+
+    /// Calls `body` with a segment's parsed image. An image that is damaged is quarantined, and counts as absent from then on.
+    func withImage<R>(of segment: PageSegment, _ body: (PageImage) throws -> R) throws -> R {
+        let encoding = segment.encoding
+        do {
+            let result = try StoreError.translating {
+                try volumes.volume(encoding.volumeId).withImage(encoding.pageId) { bytes in
+                    let image = try PageImage(parsing: bytes)
+                    guard image.identity.chainHash == segment.hash else {
+                        throw CodecError(.damaged, "it is another page's image")
+                    }
+                    return try body(image)
+                }
+            }
+            guard let result else {
+                throw StoreError(.pageUnavailable, "a page is not where the index says; its tokens count as not stored")
+            }
+            return result
+        } catch let error as CodecError where error.code == .damaged || error.code == .notAPage {
+            try? write { try index.quarantine(segment.hash, volume: encoding.volumeId, page: encoding.pageId, in: $0) }
+            throw StoreError(
+                .pageUnavailable,
+                "the page of tokens \(segment.range) is damaged (\(error)) and counts as not stored from now on; restore the tokens before it, or compute them"
+            )
+        }
+    }
+}
+
+extension LayerDestination {
+    fileprivate func tokens(_ range: Range<Int>) throws -> LayerDestination {
+        LayerDestination(key: try key?.tokens(range), value: try value?.tokens(range))
+    }
+
+    fileprivate func check(layer: Int, geometry: LayerGeometry, tokens: Int) throws {
+        for (what, view, dim) in [("key", key, geometry.keyDim), ("value", value, geometry.valueDim)] {
+            guard let view else { continue }
+            guard view.heads == geometry.keyValueHeads, view.tokens == tokens, view.dim == dim else {
+                throw StoreError(
+                    .modelMismatch,
+                    "layer \(layer): the \(what) memory is [\(view.heads), \(view.tokens), \(view.dim)], it must be [\(geometry.keyValueHeads), \(tokens), \(dim)]"
+                )
+            }
+        }
+    }
+}
+
+/// Reports layers in order, each when all its parts are decoded.
+private final class LayerOrder: Sendable {
+    private struct State {
+        var remaining: [Int]
+        var firstTokens: [Int]
+        var next = 0
+    }
+
+    private let layers: Range<Int>
+    private let state: Mutex<State>
+
+    init(layers: Range<Int>, parts: Int) {
+        self.layers = layers
+        state = Mutex(
+            State(
+                remaining: Array(repeating: parts, count: layers.count),
+                firstTokens: Array(repeating: 0, count: layers.count)))
+    }
+
+    /// The report runs under the lock: that is what keeps it in order and alone.
+    func finish(_ layer: Int, firstToken: Int, report: ((RestoredLayer) throws -> Void)?) throws {
+        try state.withLock { state in
+            state.remaining[layer] -= 1
+            state.firstTokens[layer] = max(state.firstTokens[layer], firstToken)
+            while state.next < state.remaining.count, state.remaining[state.next] == 0 {
+                let done = state.next
+                state.next += 1
+                try report?(RestoredLayer(layer: layers.lowerBound + done, firstToken: state.firstTokens[done]))
+            }
+        }
+    }
+}

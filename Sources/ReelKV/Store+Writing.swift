@@ -1,0 +1,78 @@
+public import KVCodec
+import LMDB
+
+extension Store {
+    /// Opens a writer for a video or session.
+    ///
+    /// A video is written from its first token. A session goes on from its last token; a new one starts empty, or with the tokens of
+    /// `start`: what `longestPrefix` matched, or a video's.
+    ///
+    /// - Parameters:
+    ///   - model: the model's name.
+    ///   - profile: how full pages are encoded.
+    ///   - options: the encoder's options; the defaults are the best known.
+    ///   - protectedTokens: indices in the sequence of tokens to store more precisely (VidKV's semantic token protection).
+    ///   - replacing: whether a video of the name with other content is replaced when the write finishes.
+    /// - Throws: `StoreError` with the codes `notFound` (the model), `modelMismatch` (the session or `start` belongs to another
+    ///   model or tenant), `invalidArgument`, `readOnly`, `pageUnavailable`.
+    public func writer(
+        for name: SequenceName, model modelName: String, profile: Profile, options: EncoderOptions = EncoderOptions(),
+        protectedTokens: Set<Int> = [], startingFrom start: StoredPrefix? = nil, replacing: Bool = false
+    ) throws -> SequenceWriter {
+        try name.check()
+        let model = try storedModel(named: modelName)
+        let tenant = try makeTenant(named: name.tenant)
+        let existing = try existingSession(name, tenant: tenant)
+        if existing != nil, start != nil {
+            throw StoreError(
+                .invalidArgument, "session '\(name.name)' exists: it goes on from its own last token, not from another prefix")
+        }
+        let prefix = existing?.prefix ?? start ?? emptyPrefix(model: model, tenant: tenant)
+        guard prefix.modelID == model.id else {
+            throw StoreError(.modelMismatch, "the tokens before belong to model '\(prefix.model.name)', not '\(modelName)'")
+        }
+        guard prefix.tokenCount == 0 || prefix.tenantID == tenant.id else {
+            throw StoreError(.modelMismatch, "the tokens before belong to tenant '\(prefix.tenant)', not '\(name.tenant)'")
+        }
+        return try SequenceWriter(
+            store: self, name: name, start: prefix.tokenCount == 0 ? emptyPrefix(model: model, tenant: tenant) : prefix,
+            tenant: tenant, storedModel: model, profile: profile, options: options, protectedTokens: protectedTokens,
+            expectedHead: existing?.head, isReplacing: replacing)
+    }
+
+    private func existingSession(
+        _ name: SequenceName, tenant: StoredTenant
+    ) throws -> (head: Head, prefix: StoredPrefix)? {
+        guard name.kind == .session else { return nil }
+        return try read { transaction in
+            let key = HeadKey(tenant: tenant.id, name: name.name)
+            guard let head = try index.head(.session, key, in: transaction) else { return nil }
+            let prefix = try prefix(of: head, tenant: name.tenant, tenantID: tenant.id, in: transaction)
+            guard prefix.tokenCount == head.record.tokenCount else {
+                throw StoreError(
+                    .pageUnavailable,
+                    "only the first \(prefix.tokenCount) of session '\(name.name)''s \(head.record.tokenCount) tokens can be read: truncate it to them and append again"
+                )
+            }
+            return (head, prefix)
+        }
+    }
+
+    private func emptyPrefix(model: StoredModel, tenant: StoredTenant) -> StoredPrefix {
+        StoredPrefix(
+            tokenCount: 0, stop: .complete, model: model.spec, tenant: tenant.name, engineState: nil, segments: [],
+            modelID: model.id, tenantID: tenant.id, root: hasher(tenant: tenant, model: model).root)
+    }
+
+    /// Whether a node is stored in that profile, and readable.
+    func hasEncoding(of hash: Digest, profile: Profile) throws -> Bool {
+        try read { transaction in
+            try index.nodes.withValue(hash, in: transaction) { bytes in
+                let node = try NodeView(bytes)
+                return (0..<node.encodingCount).contains {
+                    node.encoding($0).profileId == profile.id && !node.encoding($0).isQuarantined
+                }
+            } ?? false
+        }
+    }
+}

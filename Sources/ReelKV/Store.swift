@@ -1,0 +1,133 @@
+import KVCodec
+import LMDB
+import Synchronization
+
+/// A persistent store of KV-cache pages: one folder, opened by as many processes and threads as like.
+///
+/// Readers never wait for writers. What an append, `finish` or any other call has acknowledged is on the disk. A store must not
+/// be used in a child process after `fork()`: open it anew there.
+public final class Store: Sendable {
+    public enum Access: Hashable, Sendable {
+        /// Nothing in the folder is changed, not even by a quarantine.
+        case readOnly
+        case readWrite
+    }
+
+    /// What is fixed when a store is created.
+    public struct Options: Hashable, Sendable {
+        /// Tokens of a full page; a multiple of 32, at most 4096. Smaller pages share more finely and compress worse.
+        public var pageTokens = 256
+        /// Bytes at which a volume is sealed and the next one begun. Space comes back a volume at a time.
+        public var volumeBytesMax = 256 << 20
+
+        public init() {}
+    }
+
+    /// The store's folder.
+    public let path: String
+    public let access: Access
+    /// Tokens of a full page.
+    public var pageTokens: Int { core.pageTokens }
+
+    var index: Index { core.index }
+    var volumes: VolumeSet { core.volumes }
+    private let core: StoreCore
+    private let hashers = Mutex<[HasherKey: ChainHasher]>([:])
+
+    private struct HasherKey: Hashable {
+        var tenant: UInt32
+        var model: UInt32
+    }
+
+    /// The tenant that is meant when none is named.
+    public static let defaultTenant = "default"
+
+    // MARK: - Creating and opening
+
+    /// Creates a store in a folder that does not exist or is empty.
+    ///
+    /// - Throws: `StoreError` with the codes `storeExists`, `invalidArgument`, `readOnly`, `noSpace`, `inputOutput`.
+    public static func create(at path: String, options: Options = Options()) throws -> Store {
+        guard (32...4096).contains(options.pageTokens), options.pageTokens % 32 == 0 else {
+            throw StoreError(.invalidArgument, "pages have 32...4096 tokens, a multiple of 32, not \(options.pageTokens)")
+        }
+        guard (1 << 20...1 << 40).contains(options.volumeBytesMax) else {
+            throw StoreError(.invalidArgument, "volumes have 1 MiB...1 TiB, not \(options.volumeBytesMax) bytes")
+        }
+        if Platform.exists(path + "/" + Index.fileName) { throw StoreError(.storeExists, "\(path) holds a store already") }
+        if Platform.isDirectory(path), try !Platform.list(path).isEmpty {
+            throw StoreError(.storeExists, "the folder \(path) is not empty: name a new folder for the store")
+        }
+        try Platform.makeDirectory(path)
+        try Platform.makeDirectory(path + "/" + VolumeSet.folderName)
+        try StoreError.translating {
+            let index = try Index(at: path + "/" + Index.fileName, readOnly: false, creating: true)
+            let record = StoreRecord(
+                magic: Index.magic, formatVersion: Index.formatVersion, minimumReaderVersion: Index.formatVersion,
+                pageTokens: UInt32(options.pageTokens), storeId: UInt64.random(in: 1 ... .max),
+                createdSeconds: Platform.unixSeconds(), volumeBytesMax: UInt64(options.volumeBytesMax), nextVolumeId: 1,
+                nextModelId: 1, nextTenantId: 1, nextWriterId: 1)
+            try index.environment.write { try index.putStoreRecord(record, in: $0) }
+        }
+        return try Store(opening: path)
+    }
+
+    /// Opens the store in a folder.
+    ///
+    /// - Throws: `StoreError` with the codes `notAStore`, `newerFormat`, `damaged`, `readOnly`, `inputOutput`.
+    public init(opening path: String, access: Access = .readWrite) throws {
+        core = try StoreError.translating { try StoreCore.open(path, readOnly: access == .readOnly) }
+        self.path = path
+        self.access = access
+    }
+
+    // MARK: - Transactions
+
+    func read<R>(_ body: (borrowing ReadTransaction) throws -> R) throws -> R {
+        try StoreError.translating { try index.environment.read(body) }
+    }
+
+    func write<R>(_ body: (borrowing WriteTransaction) throws -> R) throws -> R {
+        guard access == .readWrite else {
+            throw StoreError(.readOnly, "the store \(path) was opened read-only")
+        }
+        return try StoreError.translating { try index.environment.write(body) }
+    }
+
+    // MARK: - Chains
+
+    /// The hasher of one model's chains for one tenant. Its root is where all their sequences start.
+    func hasher(tenant: StoredTenant, model: StoredModel) -> ChainHasher {
+        hashers.withLock { hashers in
+            let key = HasherKey(tenant: tenant.id, model: model.id)
+            if let known = hashers[key] { return known }
+            let hasher = ChainHasher(salt: tenant.salt, modelBytes: model.spec.chainBytes(), pageTokens: pageTokens)
+            hashers[key] = hasher
+            return hasher
+        }
+    }
+}
+
+extension StoreError {
+    /// Runs `body`, and says in the store's terms what went wrong below it.
+    static func translating<R>(_ body: () throws -> R) throws -> R {
+        do {
+            return try body()
+        } catch let error as LMDBError {
+            throw StoreError(error)
+        }
+    }
+
+    init(_ error: LMDBError) {
+        switch error.code {
+        case .noSpace, .quotaExceeded: self.init(.noSpace, "\(error): free some space; nothing stored is lost")
+        case .mapFull: self.init(.noSpace, "\(error)")
+        case .readOnlyFileSystem, .permissionDenied: self.init(.readOnly, "\(error)")
+        case .invalid: self.init(.notAStore, "\(error)")
+        case .versionMismatch: self.init(.newerFormat, "\(error)")
+        case .corrupted: self.init(.damaged, "\(error)")
+        case .usedAfterFork: self.init(.forked, "\(error)")
+        default: self.init(.inputOutput, "\(error)")
+        }
+    }
+}

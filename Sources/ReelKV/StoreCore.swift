@@ -1,0 +1,47 @@
+import LMDB
+import Synchronization
+
+/// A store's open files, shared by every `Store` of the process on the same folder: a file must not be open twice in one process.
+final class StoreCore: Sendable {
+    let index: Index
+    let volumes: VolumeSet
+    let pageTokens: Int
+    let isReadOnly: Bool
+
+    private struct Entry {
+        weak var core: StoreCore?
+    }
+
+    private static let registry = Mutex<[Platform.FileIdentity: Entry]>([:])
+
+    private init(path: String, readOnly: Bool) throws {
+        let index = try Index(at: path + "/" + Index.fileName, readOnly: readOnly, creating: false)
+        let record = try index.environment.read { try index.storeRecord(in: $0) }
+        self.index = index
+        volumes = VolumeSet(
+            folder: path + "/" + VolumeSet.folderName, index: index, record: record, isReadOnly: readOnly)
+        pageTokens = Int(record.pageTokens)
+        isReadOnly = readOnly
+    }
+
+    /// The open files of the store in a folder; opens them when nobody in this process has yet.
+    ///
+    /// - Throws: `StoreError.inUse` for writing to a store that this process has open read-only.
+    static func open(_ path: String, readOnly: Bool) throws -> StoreCore {
+        guard let identity = Platform.FileIdentity(path: path + "/" + Index.fileName) else {
+            throw StoreError(.notAStore, "\(path) holds no ReelKV store: create one with `reelkv init --store \(path)`")
+        }
+        return try registry.withLock { registry in
+            registry = registry.filter { $0.value.core != nil }
+            if let core = registry[identity]?.core {
+                guard readOnly || !core.isReadOnly else {
+                    throw StoreError(.inUse, "the store \(path) is open read-only in this process: close that first")
+                }
+                return core
+            }
+            let core = try StoreCore(path: path, readOnly: readOnly)
+            registry[identity] = Entry(core: core)
+            return core
+        }
+    }
+}

@@ -1,0 +1,125 @@
+import LMDB
+
+/// One file of page images, open.
+///
+/// Images are put under rising ids and never changed or deleted, so that a reader needs no lock on a sealed volume, and
+/// LMDB's list of free pages never holds a large one.
+final class Volume: Sendable {
+    enum Mode {
+        /// This process appends to it.
+        case writer
+        /// Another process may append to it: reading takes a reader slot.
+        case shared
+        /// Nobody writes it any more: reading takes no lock at all.
+        case sealed
+    }
+
+    let id: UInt64
+    private let environment: Environment
+    private let pages: Database<BigEndianUInt64, RawBytes>
+
+    /// Page id 0 holds the volume's header.
+    private static let headerPage: UInt64 = 0
+    static let magic: UInt64 = 0x0A4C_4F56_564B_5289
+    static let formatVersion: UInt16 = 1
+
+    /// Opens a volume and checks that it is the one the index means.
+    init(id: UInt64, path: String, storeID: UInt64, bytesMax: Int, mode: Mode) throws {
+        self.id = id
+        var configuration = Environment.Configuration()
+        configuration.mapSize = bytesMax
+        configuration.growsMap = false
+        switch mode {
+        case .writer:
+            break
+        case .shared:
+            configuration.isReadOnly = true
+        case .sealed:
+            configuration.isReadOnly = true
+            configuration.usesLocks = false
+        }
+        environment = try Environment.open(at: path, configuration: configuration)
+        pages = try environment.database(named: nil, keys: BigEndianUInt64.self, values: RawBytes.self, creating: false)
+        try checkHeader(storeID: storeID)
+    }
+
+    /// Creates the file of a new volume, with its header.
+    static func create(id: UInt64, path: String, storeID: UInt64, bytesMax: Int) throws {
+        var configuration = Environment.Configuration()
+        configuration.mapSize = bytesMax
+        configuration.growsMap = false
+        let environment = try Environment.open(at: path, configuration: configuration)
+        let pages = try environment.database(
+            named: nil, keys: BigEndianUInt64.self, values: RawBytes.self, creating: true)
+        var header: [UInt8] = []
+        header.append(VolumeHeader(magic: magic, formatVersion: formatVersion, storeId: storeID, volumeId: id))
+        try environment.write { try pages.put(headerPage, header, in: $0) }
+    }
+
+    private func checkHeader(storeID: UInt64) throws {
+        let header = try environment.read { transaction in
+            try pages.withValue(Self.headerPage, in: transaction) { VolumeHeader(at: 0, of: $0) }
+        }
+        guard let header = header ?? nil, header.magic == Self.magic else {
+            throw StoreError(.damaged, "\(environment.path) is not a ReelKV volume")
+        }
+        guard header.formatVersion <= Self.formatVersion else {
+            throw StoreError(.newerFormat, "\(environment.path) was written by a newer ReelKV: upgrade")
+        }
+        guard header.storeId == storeID, header.volumeId == id else {
+            throw StoreError(
+                .damaged, "\(environment.path) belongs to another store or is another volume: put the right file back")
+        }
+    }
+
+    /// Calls `body` with a page image; nil when the volume does not hold the page. The bytes are valid only inside `body`.
+    func withImage<R>(_ page: UInt64, _ body: (UnsafeRawBufferPointer) throws -> R) throws -> R? {
+        guard page != Self.headerPage else { return nil }
+        return try environment.read { try pages.withValue(page, in: $0, body) }
+    }
+
+    /// Calls `body` with every page's id and image, in rising order.
+    func forEachImage(_ body: (UInt64, UnsafeRawBufferPointer) throws -> Void) throws {
+        try environment.read { transaction in
+            try pages.forEachRaw(in: .after(Self.headerPage), in: transaction) { key, value in
+                try body(UInt64(bigEndian: key.loadUnaligned(as: UInt64.self)), value)
+                return .continue
+            }
+        }
+    }
+
+    /// Appends the images; they are on the disk when this returns.
+    ///
+    /// - Returns: their page ids, in order; nil when the volume has no room for all of them, and then holds none of them.
+    func append(_ images: [some PageBytes]) throws -> [UInt64]? {
+        do {
+            return try environment.write { transaction in
+                var next = (try pages.lastEntry(atOrBefore: .max, in: transaction)?.key ?? Self.headerPage) + 1
+                return try images.map { image in
+                    defer { next += 1 }
+                    try pages.reserve(next, byteCount: image.count, in: transaction) { image.copy(to: $0) }
+                    return next
+                }
+            }
+        } catch let error as LMDBError where error.code == .mapFull {
+            return nil
+        }
+    }
+
+    /// Whether it holds no page image.
+    var isEmpty: Bool {
+        get throws { try environment.read { try pages.count(in: $0) } <= 1 }
+    }
+}
+
+/// A page image in memory, ready to be appended.
+protocol PageBytes {
+    var count: Int { get }
+    func copy(to destination: UnsafeMutableRawBufferPointer)
+}
+
+extension [UInt8]: PageBytes {
+    func copy(to destination: UnsafeMutableRawBufferPointer) {
+        withUnsafeBytes { destination.copyMemory(from: $0) }
+    }
+}

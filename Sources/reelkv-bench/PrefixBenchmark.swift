@@ -1,0 +1,63 @@
+import ArgumentParser
+import KVCodec
+import ReelKV
+
+/// The longest prefix of a query among very many stored pages. Index only: the pages have no images.
+struct PrefixBenchmark: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "prefix",
+        abstract: "Times the longest-prefix look-up of a 6,000-token query among 1,000,000 stored pages (index only).")
+
+    @Option(help: "Pages in the index.") var pages = 1_000_000
+    @Option(help: "Tokens of a query.") var queryTokens = 6_000
+    @Option(help: "Look-ups to time.") var lookups = 2_000
+
+    private static let pagesPerSequence = 25
+    private static let pageTokens = 256
+
+    func run() throws {
+        let folder = try TemporaryFolder()
+        defer { folder.remove() }
+        let store = try Store.create(at: folder.path + "/store")
+        try store.addModel(
+            ModelSpec(
+                name: "index", fingerprint: .blake2b([1]), elementType: .float16,
+                layers: [LayerGeometry(keyValueHeads: 1, keyDim: 64, valueDim: 64)]))
+        let sequences = max(1, pages / Self.pagesPerSequence)
+        let fill = try ContinuousClock().measure { try enter(sequences, into: store) }
+        print("entered \(sequences * Self.pagesPerSequence) pages of \(sequences) sequences in \(fill.formatted)")
+
+        var random = SplitMix64(state: 42)
+        var times: [Duration] = []
+        var matched = 0
+        let clock = ContinuousClock()
+        for lookup in 0..<lookups + lookups / 10 {
+            let query = try tokens(of: Int(random.next() % UInt64(sequences)), count: queryTokens)
+            let start = clock.now
+            let prefix = try store.longestPrefix(of: query, model: "index")
+            let time = clock.now - start
+            matched = prefix.tokenCount
+            if lookup >= lookups / 10 { times.append(time) }
+        }
+        guard matched == queryTokens else { throw ValidationError("matched \(matched) of \(queryTokens) tokens") }
+        times.sort()
+        print("longest prefix of \(queryTokens) tokens, all matched, \(lookups) look-ups:")
+        print("  median \(times[times.count / 2].formatted), p99 \(times[times.count * 99 / 100].formatted)")
+    }
+
+    /// All sequences share a system prompt, then differ: what a busy server's index looks like.
+    private func tokens(of sequence: Int, count: Int) throws -> TokenSequence {
+        var random = SplitMix64(state: UInt64(sequence) &* 0x9E37_79B9)
+        let prompt = (0..<20).map { Int32(1_000 + $0) }
+        return try TokenSequence(ids: prompt + (20..<max(20, count)).map { _ in Int32(random.next() % 150_000) })
+    }
+
+    private func enter(_ sequences: Int, into store: Store) throws {
+        let count = Self.pagesPerSequence * Self.pageTokens
+        for start in stride(from: 0, to: sequences, by: 1_000) {
+            try store.enterWithoutImages(
+                try (start..<min(sequences, start + 1_000)).map { ("s\($0)", try tokens(of: $0, count: count)) },
+                model: "index")
+        }
+    }
+}

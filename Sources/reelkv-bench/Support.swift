@@ -1,0 +1,75 @@
+import ArgumentParser
+
+#if canImport(Glibc)
+    import Glibc
+#else
+    import Darwin
+#endif
+
+/// A folder for one benchmark's store.
+struct TemporaryFolder {
+    let path: String
+
+    init() throws {
+        let base = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+        var template = Array("\(base)/reelkv-bench-XXXXXX".utf8CString)
+        guard let made = mkdtemp(&template) else { throw ValidationError("cannot make a folder in \(base)") }
+        path = String(cString: made)
+    }
+
+    func remove() { Self.removeTree(path) }
+
+    private static func removeTree(_ path: String) {
+        if let folder = opendir(path) {
+            defer { closedir(folder) }
+            while let entry = readdir(folder) {
+                let name = withUnsafePointer(to: &entry.pointee.d_name) {
+                    $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+                }
+                if name != ".", name != ".." { removeTree(path + "/" + name) }
+            }
+        }
+        unlink(path)
+        rmdir(path)
+    }
+}
+
+/// SplitMix64 (Steele, Lea and Flood, 2014).
+struct SplitMix64 {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+}
+
+extension Duration {
+    var seconds: Double { Double(components.seconds) + Double(components.attoseconds) * 1e-18 }
+
+    /// Three digits and a unit.
+    var formatted: String {
+        seconds < 1e-3 ? "\(rounded(seconds * 1e6)) µs" : seconds < 1 ? "\(rounded(seconds * 1e3)) ms" : "\(rounded(seconds)) s"
+    }
+}
+
+/// A number with as many decimals as three significant digits need.
+func rounded(_ value: Double) -> String {
+    let decimals = value >= 100 ? 1.0 : value >= 10 ? 10.0 : 100.0
+    return "\((value * decimals).rounded() / decimals)"
+}
+
+/// The most memory that this process has had resident, in bytes.
+func peakResidentBytes() -> Int {
+    var usage = rusage()
+    #if canImport(Darwin)
+        getrusage(RUSAGE_SELF, &usage)
+        return usage.ru_maxrss
+    #else
+        getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
+        return usage.ru_maxrss * 1024
+    #endif
+}

@@ -1,0 +1,164 @@
+import KVCodec
+import ReelKV
+import Testing
+
+#if canImport(Glibc)
+    import Glibc
+#else
+    import Darwin
+#endif
+
+@Suite("Bad input, damage and limits")
+struct FaultTests {
+    private func code(_ body: () throws -> Void) -> StoreError.Code? {
+        do {
+            try body()
+            return nil
+        } catch {
+            return (error as? StoreError)?.code
+        }
+    }
+
+    @Test("Opening what is no store, and creating where something is")
+    func opening() throws {
+        let folder = TemporaryFolder()
+        #expect(code { _ = try Store(opening: folder.path + "/nothing") } == .notAStore)
+        _ = try Store.create(at: folder.path + "/store")
+        #expect(code { _ = try Store.create(at: folder.path + "/store") } == .storeExists)
+        #expect(code { _ = try Store.create(at: folder.path) } == .storeExists)
+        try overwrite(folder.path + "/garbage/index.mdb", with: Array(repeating: 0x41, count: 8192), makingFolder: true)
+        #expect(code { _ = try Store(opening: folder.path + "/garbage") } == .notAStore)
+        #expect(code { _ = try Store(opening: folder.path + "/garbage", access: .readOnly) } == .notAStore)
+    }
+
+    @Test("Options out of range are refused")
+    func options() {
+        let folder = TemporaryFolder()
+        for (tokens, bytes) in [(0, 1 << 28), (33, 1 << 28), (8192, 1 << 28), (256, 1000), (256, -1)] {
+            var options = Store.Options()
+            options.pageTokens = tokens
+            options.volumeBytesMax = bytes
+            #expect(code { _ = try Store.create(at: folder.path + "/store", options: options) } == .invalidArgument)
+        }
+    }
+
+    @Test("A store opened read-only is not written")
+    func readOnly() throws {
+        let folder = TemporaryFolder()
+        let cache = SyntheticCache(.small(), .text(100, seed: 1))
+        try write(cache, as: .video("v"), to: try makeStore(in: folder))
+        let store = try Store(opening: folder.path + "/store", access: .readOnly)
+        #expect(try store.prefix(of: .video("v")).tokenCount == 100)
+        #expect(code { try store.addModel(.small("x")) } == .readOnly)
+        #expect(code { try store.remove(.video("v")) } == .readOnly)
+        #expect(code { _ = try store.writer(for: .session("s"), model: "small", profile: .exact) } == .readOnly)
+    }
+
+    @Test("Names, media spans and models that cannot be meant are refused")
+    func arguments() throws {
+        let folder = TemporaryFolder()
+        let store = try makeStore(in: folder)
+        for name in ["", "a\nb", String(repeating: "x", count: 201)] {
+            #expect(code { _ = try store.writer(for: .video(name), model: "small", profile: .exact) } == .invalidArgument)
+        }
+        #expect(code { _ = try store.writer(for: .video("v"), model: "none", profile: .exact) } == .notFound)
+        #expect(code { _ = try TokenSequence(ids: [1, -1]) } == .invalidArgument)
+        #expect(code { _ = try TokenSequence(ids: [1, 2], positions: [[1]]) } == .invalidArgument)
+        let span = MediaSpan(digest: .of(1), firstToken: 1, count: 2)
+        #expect(code { _ = try TokenSequence(ids: [1, -1], media: [span]) } == .invalidArgument)
+        #expect(code { _ = try TokenSequence(ids: [1, -1, -1], media: [span, span]) } == .invalidArgument)
+        #expect(code { try store.addModel(.small("empty", layers: 0)) } == .invalidArgument)
+        #expect(code { try store.addModel(.small("huge", heads: 5000)) } == .invalidArgument)
+        #expect(code { try store.addModel(.small("small", fingerprint: 1)) } == .alreadyExists)
+        try store.addModel(.small())
+    }
+
+    @Test("A damaged page is never decoded: it is reported, counts as absent, and can be stored again")
+    func damagedPage() throws {
+        let folder = TemporaryFolder()
+        let cache = SyntheticCache(.small(), .text(200, seed: 2))
+        try write(cache, as: .video("v"), to: try makeStore(in: folder))
+        let page = try Store(opening: folder.path + "/store").pages(
+            of: try Store(opening: folder.path + "/store").prefix(of: .video("v")))[1]
+        try damage(folder.path + "/store/volumes/00000001.mdb", page: page, folder: folder)
+        let store = try Store(opening: folder.path + "/store")
+        #expect(try store.verify().problems.map(\.kind) == [.page])
+        let prefix = try store.prefix(of: .video("v"))
+        #expect(code { _ = try restored(store, prefix) } == .pageUnavailable)
+        // from now on a match stops before it
+        let match = try store.longestPrefix(of: cache.tokens, model: "small")
+        #expect(match.tokenCount == 64)
+        #expect(match.stop == .quarantined)
+        #expect(try restored(store, match)[0] == cache.bytes(layer: 0, 0..<64))
+        #expect(try store.prefix(of: .video("v")).tokenCount == 64)
+        let report = try store.verify()
+        #expect(report.isSound && report.quarantined == 1)
+        try write(cache, as: .video("v"), to: store)
+        #expect(
+            try restored(store, try store.longestPrefix(of: cache.tokens, model: "small"))[1] == cache.bytes(layer: 1, 0..<200))
+        try expectSound(store)
+    }
+
+    /// Flips one bit in the middle of a page image, wherever the volume file keeps it.
+    private func damage(_ path: String, page: StoredPage, folder: TemporaryFolder) throws {
+        let store = try Store(opening: folder.path + "/store", access: .readOnly)
+        let needle = try store.withImage(of: page) { _ in page.chainHash.bytes }
+        var bytes = try read(path)
+        let start = try #require(bytes.indices.dropLast(32).first { Array(bytes[$0..<$0 + 32]) == needle })
+        bytes[start + page.imageBytes / 2] ^= 0x10
+        try overwrite(path, with: bytes)
+    }
+
+    @Test("A volume file that is gone makes its pages absent, not wrong")
+    func missingVolume() throws {
+        let folder = TemporaryFolder()
+        let cache = SyntheticCache(.small(), .text(100, seed: 3))
+        try write(cache, as: .video("v"), to: try makeStore(in: folder))
+        unlink(folder.path + "/store/volumes/00000001.mdb")
+        let store = try Store(opening: folder.path + "/store")
+        #expect(code { _ = try restored(store, try store.prefix(of: .video("v"))) } == .pageUnavailable)
+        #expect(try store.verify().problems.contains { $0.kind == .volume })
+    }
+
+    @Test("Another store's volume in this one's place is noticed")
+    func swappedVolume() throws {
+        let folder = TemporaryFolder()
+        let other = TemporaryFolder()
+        let cache = SyntheticCache(.small(), .text(100, seed: 4))
+        try write(cache, as: .video("v"), to: try makeStore(in: folder))
+        try write(SyntheticCache(.small(), .text(100, seed: 5)), as: .video("v"), to: try makeStore(in: other))
+        try overwrite(
+            folder.path + "/store/volumes/00000001.mdb", with: try read(other.path + "/store/volumes/00000001.mdb"))
+        let store = try Store(opening: folder.path + "/store")
+        #expect(throws: StoreError.self) { _ = try restored(store, try store.prefix(of: .video("v"))) }
+        #expect(try !store.verify().isSound)
+    }
+
+    @Test("A page that fits no volume is refused with the way out")
+    func tooLargeForVolume() throws {
+        let folder = TemporaryFolder()
+        let model = ModelSpec.small(layers: 16, heads: 8, dim: 128)
+        let store = try makeStore(in: folder, model, pageTokens: 256, volumeBytesMax: 1 << 20)
+        let cache = SyntheticCache(model, .text(256, seed: 6))
+        #expect(code { try write(cache, as: .video("v"), to: store) } == .noSpace)
+        #expect(try store.statistics().tokens == 0)
+        try store.remove(.video("v"))
+        try expectSound(store)
+    }
+
+    private func read(_ path: String) throws -> [UInt8] {
+        let file = try #require(fopen(path, "r"))
+        defer { fclose(file) }
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 1 << 20)
+        while case let count = fread(&chunk, 1, chunk.count, file), count > 0 { bytes += chunk[..<count] }
+        return bytes
+    }
+
+    private func overwrite(_ path: String, with bytes: [UInt8], makingFolder: Bool = false) throws {
+        if makingFolder, let slash = path.lastIndex(of: "/") { mkdir(String(path[..<slash]), 0o700) }
+        let file = try #require(fopen(path, "w"))
+        defer { fclose(file) }
+        #expect(fwrite(bytes, 1, bytes.count, file) == bytes.count)
+    }
+}
