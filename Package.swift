@@ -26,17 +26,19 @@ let package = Package(
         .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"]), .brew(["zstd"])]),
         .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"]), .brew(["xxhash"])]),
         .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"]), .brew(["libsodium"])]),
+        .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
 
         .target(name: "CKVKernels", cSettings: kernelSettings),
         .target(name: "LMDB", dependencies: ["CLMDB"], swiftSettings: swiftSettings),
         .target(name: "KVCodec", dependencies: ["CKVKernels", "CZstd", "CXXHash"], swiftSettings: swiftSettings),
         .target(name: "KVMetrics", dependencies: ["KVCodec"], swiftSettings: swiftSettings),
         .target(name: "Safetensors", swiftSettings: swiftSettings),
+        .target(name: "Rendering", dependencies: ["CZlib"], swiftSettings: swiftSettings),
         .target(name: "ReelKV", dependencies: ["LMDB", "KVCodec", "CSodium"], swiftSettings: swiftSettings),
         .executableTarget(
             name: "reelkv",
             dependencies: [
-                "ReelKV", "Safetensors", "KVMetrics",
+                "ReelKV", "Safetensors", "KVMetrics", "Rendering",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Sources/reelkv-cli",
@@ -53,6 +55,7 @@ let package = Package(
         .testTarget(
             name: "KVCodecTests", dependencies: ["KVCodec", "KVMetrics", "Safetensors"], swiftSettings: swiftSettings),
         .testTarget(name: "SafetensorsTests", dependencies: ["Safetensors"], swiftSettings: swiftSettings),
+        .testTarget(name: "RenderingTests", dependencies: ["Rendering", "CZlib"], swiftSettings: swiftSettings),
         .testTarget(
             name: "ReelKVTests", dependencies: ["ReelKV", "KVMetrics", "Safetensors"], swiftSettings: swiftSettings),
         .testTarget(

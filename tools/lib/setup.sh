@@ -1,0 +1,99 @@
+# Shared by the scripts in tools and .ci: source it, then call what a script needs. Every function may be called again and again.
+# shellcheck shell=bash
+
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+cd "$root"
+
+# Prints a step, so that a log says what it is doing.
+say() {
+    printf '\n== %s\n' "$*"
+}
+
+fail() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+# need_packages NAME...: installs the Debian packages that are missing, or says how to.
+need_packages() {
+    if ! command -v dpkg >/dev/null; then
+        if command -v brew >/dev/null; then
+            brew list lmdb zstd xxhash libsodium >/dev/null 2>&1 ||
+                fail "missing libraries; run: brew install lmdb zstd xxhash libsodium"
+        fi
+        # Elsewhere the compiler says which header it does not find.
+        return 0
+    fi
+    local package missing=()
+    for package in "$@"; do
+        dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' ||
+            missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return 0
+    local sudo=()
+    if [ "$(id -u)" -ne 0 ]; then
+        if ! sudo -n true 2>/dev/null; then
+            fail "missing packages; run: sudo apt-get install -y ${missing[*]}"
+        fi
+        sudo=(sudo -n)
+    fi
+    say "apt-get install ${missing[*]}"
+    # A machine that never asked has no package lists yet.
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null ||
+        { "${sudo[@]}" apt-get update -qq &&
+            "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null; } ||
+        fail "the packages ${missing[*]} could not be installed"
+}
+
+# need_libraries: the C libraries that the package links.
+need_libraries() {
+    need_packages liblmdb-dev libzstd-dev libxxhash-dev libsodium-dev zlib1g-dev pkg-config
+}
+
+# need_swift: a compiler that knows the package's tools version.
+need_swift() {
+    command -v swift >/dev/null || fail "swift is not installed; Swift 6.2 or later is needed: https://www.swift.org/install"
+    local version
+    version="$(swift --version 2>/dev/null | sed -n 's/.*Swift version \([0-9]*\.[0-9]*\).*/\1/p' | head -n 1)"
+    if [ "$(printf '%s\n6.2\n' "${version:-0}" | sort -V | head -n 1)" != 6.2 ]; then
+        fail "Swift ${version:-of an unknown version} is too old; 6.2 or later is needed: https://www.swift.org/install"
+    fi
+}
+
+# need_python: a virtual environment at .venv with the pinned packages; sets $python.
+need_python() {
+    command -v python3 >/dev/null || need_packages python3
+    local wanted
+    wanted="$(cksum <tools/lib/requirements.txt)"
+    if [ "$(cat .venv/requirements.cksum 2>/dev/null)" != "$wanted" ]; then
+        say "Python packages into .venv"
+        # Debian keeps the module that makes virtual environments in a package of its own.
+        python3 -c 'import ensurepip' 2>/dev/null || need_packages python3-venv
+        python3 -m venv --clear .venv
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement tools/lib/requirements.txt
+        printf '%s\n' "$wanted" >.venv/requirements.cksum
+    fi
+    # shellcheck disable=SC2034 # for the script that sources this one
+    python="$root/.venv/bin/python"
+}
+
+# The lines that a script ends with: what each test runner said of its run. A script that calls another gives it its own file.
+summary="${REELKV_SUMMARY:-}"
+if [ -z "$summary" ]; then
+    summary="$(mktemp)"
+    trap 'rm -f "$summary"' EXIT
+fi
+
+# run_and_sum PATTERN COMMAND...: runs a test runner; the last line of its output that matches PATTERN goes into the summary.
+# Returns the runner's own status.
+run_and_sum() {
+    local pattern="$1" log status=0
+    shift
+    log="$(mktemp)"
+    "$@" 2>&1 | tee "$log" || status=$?
+    grep -E -- "$pattern" "$log" | tail -n 1 >>"$summary" || printf 'no summary from: %s\n' "$*" >>"$summary"
+    rm -f "$log"
+    return "$status"
+}
