@@ -1,3 +1,4 @@
+import Dispatch
 import LMDB
 import Testing
 
@@ -59,6 +60,32 @@ func overwrite(_ path: String, at offset: Int, with bytes: [UInt8]) throws {
     guard pwrite(descriptor, bytes, bytes.count, off_t(offset)) == bytes.count else { throw SystemFailure(code: errno) }
 }
 
+func copyFile(_ source: String, _ destination: String) throws {
+    let descriptor = open(source, O_RDONLY)
+    guard descriptor >= 0 else { throw SystemFailure(code: errno) }
+    defer { close(descriptor) }
+    var bytes = [UInt8](repeating: 0, count: fileSize(source))
+    guard read(descriptor, &bytes, bytes.count) == bytes.count else { throw SystemFailure(code: errno) }
+    try overwrite(destination, at: 0, with: bytes)
+}
+
+#if os(Linux)
+    /// Limits this process to the address space that it has now and `bytesMore`.
+    func limitAddressSpace(bytesMore: Int) throws {
+        let descriptor = open("/proc/self/statm", O_RDONLY)
+        defer { close(descriptor) }
+        var text = [UInt8](repeating: 0, count: 100)
+        let count = read(descriptor, &text, text.count)
+        let pages = text.prefix(max(count, 0)).split(separator: UInt8(ascii: " ")).first.flatMap {
+            Int(String(decoding: $0, as: UTF8.self))
+        }
+        guard let pages else { throw SystemFailure(code: errno) }
+        let bytes = rlim_t(pages * Int(sysconf(Int32(_SC_PAGESIZE))) + bytesMore)
+        var limit = rlimit(rlim_cur: bytes, rlim_max: bytes)
+        guard setrlimit(__rlimit_resource_t(UInt32(RLIMIT_AS.rawValue)), &limit) == 0 else { throw SystemFailure(code: errno) }
+    }
+#endif
+
 /// SplitMix64: the same numbers on every run.
 struct SeededGenerator: RandomNumberGenerator {
     var state: UInt64
@@ -119,6 +146,15 @@ final class Thread: @unchecked Sendable {
         if let identifier { pthread_join(identifier, nil) }
         identifier = nil
     }
+}
+
+/// Something that a thread waits for and another one makes happen, once or more often.
+final class Signal: Sendable {
+    private let semaphore = DispatchSemaphore(value: 0)
+
+    func send() { semaphore.signal() }
+
+    func wait() { semaphore.wait() }
 }
 
 // MARK: - Expectations
