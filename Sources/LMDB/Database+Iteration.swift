@@ -10,7 +10,7 @@ extension Database {
     /// `body` must not change this database in the same transaction; to remove entries use ``delete(in:in:)`` or a ``Cursor``.
     @inlinable
     public func forEach(
-        in range: KeyRange<Key> = .all, reversed: Bool = false, in transaction: borrowing some Transaction & ~Copyable,
+        in range: KeyRange<Key>, reversed: Bool = false, in transaction: borrowing some Transaction & ~Copyable,
         _ body: (Key.Value, Value.Value) throws -> IterationStep
     ) throws {
         try forEachRaw(in: range, reversed: reversed, in: transaction) { key, value in
@@ -20,7 +20,7 @@ extension Database {
 
     /// Like ``forEach(in:reversed:in:_:)``, with the bytes as they lie in the memory map. They are gone when `body` returns.
     public func forEachRaw(
-        in range: KeyRange<Key> = .all, reversed: Bool = false, in transaction: borrowing some Transaction & ~Copyable,
+        in range: KeyRange<Key>, reversed: Bool = false, in transaction: borrowing some Transaction & ~Copyable,
         _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) throws -> IterationStep
     ) throws {
         let bounds = try range.encoded()

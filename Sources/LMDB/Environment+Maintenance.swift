@@ -61,6 +61,8 @@ extension Environment {
         let flags = compacting ? UInt32(MDB_CP_COMPACT) : 0
         var code = mdb_env_copyfd2(handle, descriptor, flags)
         if code == MDB_READERS_FULL {
+            if let transaction = slot.pointee.transaction { mdb_txn_abort(transaction) }
+            slot.pointee.transaction = nil
             readers.releaseIdle()
             code = mdb_env_copyfd2(handle, descriptor, flags)
         }

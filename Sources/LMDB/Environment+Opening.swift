@@ -13,7 +13,7 @@ extension Environment {
     /// Opens an LMDB file, or hands out the environment that has it open already in this process, by whatever path.
     ///
     /// The file is created if it does not exist, unless the environment is to be read-only. Its readers' table lies beside it,
-    /// in a file whose name ends in `-lock`. Both stay where they are: a file is not moved or replaced while a process has it open.
+    /// in a file whose name ends in `-lock`. Neither is moved, replaced or removed while any process has the file open.
     ///
     /// - Parameters:
     ///   - path: of the file itself, not of a directory that holds it.
@@ -51,6 +51,9 @@ extension Environment {
         guard header != nil || !configuration.isReadOnly else {
             throw LMDBError(.invalid, "\(path) is empty, and cannot be set up in a read-only environment")
         }
+        // LMDB leaves a torn file behind when it finds no room for the first pages.
+        if header == nil { try reserveSpace(descriptor, count: 2 * systemPageSize, path: path) }
+        if configuration.usesLocks { try reserveLockFile(path + "-lock", configuration) }
         var created: OpaquePointer?
         try LMDBError.check(mdb_env_create(&created), "setting up an environment")
         guard let handle = created else { throw LMDBError(.outOfMemory, "setting up an environment") }
@@ -67,6 +70,17 @@ extension Environment {
         return Environment(
             handle: handle, path: path, configuration: configuration, identity: identity,
             generation: forkGeneration.load(ordering: .relaxed))
+    }
+
+    /// LMDB writes to the lock file through a memory map, which on a full disk kills the process with SIGBUS.
+    ///
+    /// To be called only while the file is not open in this process: closing it drops all of the process's locks on it.
+    private static func reserveLockFile(_ path: String, _ configuration: Configuration) throws {
+        // Where it cannot be opened, LMDB will say so, or do without.
+        guard let file = try? FileDescriptor(path: path, flags: O_RDWR | O_CREAT, mode: configuration.fileMode) else { return }
+        // LMDB has 64 bytes for each reader, and less than a page for the rest.
+        let size = configuration.maxReaders * 64 + systemPageSize
+        try reserveSpace(file.number, count: max(size, Int(try file.status(path).st_size)), path: path)
     }
 
     private static func configure(_ handle: OpaquePointer, _ configuration: Configuration, _ header: FileHeader?) throws {

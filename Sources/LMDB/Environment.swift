@@ -136,6 +136,7 @@ extension Environment {
     /// - Throws: what `body` throws; ``LMDBError/Code/mapFull`` when the map is full and may not grow;
     ///   ``LMDBError/Code/noSpace`` when the file system is full; ``LMDBError/Code/permissionDenied`` when the environment is
     ///   read-only; ``LMDBError/Code/busy`` when the calling thread is in a write already, or in a read while the map must grow.
+    @discardableResult
     public func write<R>(_ body: (borrowing WriteTransaction) throws -> R) throws -> R {
         try checkProcess()
         guard !configuration.isReadOnly else {

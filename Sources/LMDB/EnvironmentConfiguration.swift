@@ -12,7 +12,8 @@ extension Environment {
         }
 
         /// The size of the memory map in bytes, rounded up to pages: the size that the file can have. It costs address space
-        /// only. A file that is larger already, and with ``growsMap`` one whose other users have a larger map, gets what it needs.
+        /// only. A file that is larger already gets what it needs, and so, with ``growsMap``, does one whose other users have
+        /// a larger map.
         public var mapSize = 1 << 30
 
         /// The largest map that growth leads to, in bytes.

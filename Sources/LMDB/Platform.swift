@@ -1,3 +1,6 @@
+import CLMDB
+import Synchronization
+
 #if canImport(Glibc)
     import Glibc
 #elseif canImport(Musl)
@@ -5,7 +8,6 @@
 #else
     import Darwin
 #endif
-import Synchronization
 
 /// A mutex and a condition variable, for state that some threads wait on.
 ///
@@ -122,6 +124,18 @@ func readBytes(_ descriptor: Int32, count: Int, at offset: UInt64, path: String)
     }
     guard failure == 0 else { throw LMDBError(LMDBError.Code(rawValue: failure), "reading \(path)") }
     return bytes
+}
+
+/// Makes sure that the first `count` bytes of a file have room on the device, without changing its size. Where the system
+/// cannot do that, nothing happens.
+///
+/// - Throws: ``LMDBError/Code/noSpace`` or ``LMDBError/Code/quotaExceeded``.
+func reserveSpace(_ descriptor: Int32, count: Int, path: String) throws {
+    #if os(Linux)
+        var result: Int32
+        repeat { result = clmdb_reserve_space(descriptor, off_t(count)) } while result != 0 && errno == EINTR
+        if result != 0 && (errno == ENOSPC || errno == EDQUOT) { throw LMDBError.fromErrno("making room for \(path)") }
+    #endif
 }
 
 /// Makes the name of a new file durable: a file's own fsync says nothing about the directory that lists it.

@@ -1,0 +1,84 @@
+#if os(Linux)
+    import Glibc
+    import LMDB
+    import Testing
+
+    /// A file system of its own in memory, of a given size, for one test. Only root may mount one.
+    private final class TinyFileSystem {
+        let path: String
+
+        /// Whether this process may mount one; found out by doing so.
+        static let isPossible = { (try? TinyFileSystem(byteCount: 1 << 20)) != nil }()
+
+        init(byteCount: Int) throws {
+            var template = Array("/tmp/lmdb-tests-full-XXXXXX".utf8CString)
+            guard mkdtemp(&template) != nil else { throw SystemFailure(code: errno) }
+            path = template.withUnsafeBufferPointer { $0.baseAddress.map { String(cString: $0) } ?? "" }
+            guard mount("tmpfs", path, "tmpfs", 0, "size=\(byteCount)") == 0 else {
+                let code = errno
+                rmdir(path)
+                throw SystemFailure(code: code)
+            }
+        }
+
+        deinit {
+            umount2(path, Int32(MNT_DETACH))
+            rmdir(path)
+        }
+    }
+
+    @Suite("Full disk", .enabled(if: TinyFileSystem.isPossible, "mounting a small file system takes root's rights"))
+    struct DiskFullTests {
+        @Test("A full disk refuses the write, loses nothing, and is written to again once there is room")
+        func fullDisk() throws {
+            let disk = try TinyFileSystem(byteCount: 1 << 20)
+            let ballast = "\(disk.path)/ballast"
+            try overwrite(ballast, at: 0, with: [UInt8](repeating: 1, count: 200_000))
+            var stored = 0
+            do {
+                let environment = try Environment.open(
+                    at: "\(disk.path)/data.mdb", configuration: .small { $0.mapSize = 1 << 24 })
+                let database = try environment.numberedBytes()
+                expectError(.noSpace) {
+                    while true {
+                        try environment.write { transaction in
+                            try database.put(UInt64(stored), [UInt8](repeating: UInt8(stored), count: 30_001), in: transaction)
+                        }
+                        stored += 1
+                    }
+                }
+                #expect(stored > 10)
+                try expectStored(stored, environment, database)
+                expectError(.noSpace) { try environment.copy(to: "\(disk.path)/copy.mdb", compacting: false) }
+                #expect(!fileNames(in: disk.path).contains("copy.mdb"))
+
+                #expect(unlink(ballast) == 0)
+                try environment.write { transaction in
+                    try database.put(UInt64(stored), [UInt8](repeating: UInt8(stored), count: 30_001), in: transaction)
+                }
+                stored += 1
+            }
+            let environment = try Environment.open(at: "\(disk.path)/data.mdb", configuration: .small())
+            try expectStored(stored, environment, try environment.numberedBytes())
+        }
+
+        private func expectStored(_ count: Int, _ environment: Environment, _ database: NumberedBytes) throws {
+            try environment.read { transaction in
+                expectEqual(try database.count(in: transaction), count)
+                for key in 0..<count {
+                    expectEqual(try database.get(UInt64(key), in: transaction), [UInt8](repeating: UInt8(key), count: 30_001))
+                }
+            }
+        }
+
+        @Test("On a disk without room for a new file, opening is an error")
+        func noRoomToOpen() throws {
+            let disk = try TinyFileSystem(byteCount: 64 << 10)
+            let descriptor = open("\(disk.path)/ballast", O_WRONLY | O_CREAT, 0o600)
+            let bytes = [UInt8](repeating: 1, count: 4096)
+            while write(descriptor, bytes, bytes.count) > 0 {}
+            close(descriptor)
+            expectError(.noSpace) { try Environment.open(at: "\(disk.path)/data.mdb", configuration: .small()) }
+        }
+    }
+#endif

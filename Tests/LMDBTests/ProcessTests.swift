@@ -1,0 +1,169 @@
+import LMDB
+import Testing
+
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#else
+    import Darwin
+#endif
+
+/// What happens between processes: a crowded reader table, readers that died, forks.
+@Suite("Processes")
+struct ProcessTests {
+    let directory: TemporaryDirectory
+
+    init() throws { directory = try TemporaryDirectory() }
+
+    private static func configuration(maxReaders: Int) -> Environment.Configuration {
+        .small { $0.maxReaders = maxReaders }
+    }
+
+    private static func nestReads(_ count: Int, in environment: Environment, _ body: () throws -> Void) throws {
+        guard count > 0 else { return try body() }
+        try environment.read { _ in try nestReads(count - 1, in: environment, body) }
+    }
+
+    @Test("A full reader table is an error that says what to do, and room is used as soon as there is some")
+    func fullReaderTable() throws {
+        let environment = try Environment.open(at: directory.file(), configuration: Self.configuration(maxReaders: 3))
+        try Self.nestReads(3, in: environment) {
+            #expect(environment.information.readersInUse == 3)
+            do {
+                let _: Void = try environment.read { _ in Issue.record("a fourth reader ran") }
+            } catch let error as LMDBError {
+                #expect(error.code == .readersFull)
+                #expect(error.description.contains("maxReaders"))
+            }
+        }
+        try Self.nestReads(3, in: environment) {}
+    }
+
+    @Test("Readers of processes that died are cleared on request")
+    func staleReaders() async throws {
+        let environment = try Environment.open(at: directory.file(), configuration: Self.configuration(maxReaders: 10))
+        await Self.dieReading(count: 4, path: directory.file())
+        #expect(environment.information.readersInUse == 4)
+        #expect(try environment.clearStaleReaders() == 4)
+        #expect(environment.information.readersInUse == 0)
+        #expect(try environment.clearStaleReaders() == 0)
+    }
+
+    @Test("A reader that finds the table full of the dead clears it by itself")
+    func staleReadersFillTable() async throws {
+        let environment = try Environment.open(at: directory.file(), configuration: Self.configuration(maxReaders: 4))
+        let database = try environment.numberedBytes()
+        try environment.write { try database.put(1, [1], in: $0) }
+        try environment.read { _ in }
+        await Self.dieReading(count: 3, path: directory.file())
+        #expect(environment.information.readersInUse == 4)
+        try Self.nestReads(4, in: environment) {
+            #expect(environment.information.readersInUse == 4)
+        }
+        #expect(try environment.read { try database.get(1, in: $0) } == [1])
+    }
+
+    private static func dieReading(count: Int, path: String) async {
+        await #expect(processExitsWith: .exitCode(7)) { [count = count as Int, path = path as String] in
+            let environment = try Environment.open(at: path, configuration: .small())
+            try ProcessTests.nestReads(count, in: environment) { _exit(7) }
+        }
+    }
+
+    @Test("A writer that dies in the middle of a write leaves nothing of it, and no lock")
+    func deadWriter() async throws {
+        let environment = try Environment.open(at: directory.file(), configuration: .small())
+        let database = try environment.numberedBytes()
+        try environment.write { try database.put(1, [1], in: $0) }
+        await #expect(processExitsWith: .exitCode(7)) { [path = directory.file() as String] in
+            let environment = try Environment.open(at: path, configuration: .small())
+            let database = try environment.numberedBytes()
+            try environment.write { transaction in
+                try database.put(1, [2], in: transaction)
+                try database.put(2, [UInt8](repeating: 2, count: 200_000), in: transaction)
+                _exit(7)
+            }
+        }
+        try environment.write { try database.put(3, [3], in: $0) }
+        try environment.read { transaction in
+            expectEqual(try database.get(1, in: transaction), [1])
+            expectEqual(try database.get(2, in: transaction), nil)
+            expectEqual(try database.get(3, in: transaction), [3])
+        }
+    }
+
+    @Test("Two processes write to one file at once, and both are heard")
+    func concurrentProcesses() async throws {
+        let environment = try Environment.open(at: directory.file(), configuration: .small { $0.mapSize = 64 << 10 })
+        let database = try environment.numberedBytes()
+        let thread = Thread {
+            for key in 0..<300 {
+                do {
+                    try environment.write { try database.put(UInt64(key), [UInt8](repeating: 1, count: 2500), in: $0) }
+                } catch {
+                    Issue.record(error)
+                }
+            }
+        }
+        await #expect(processExitsWith: .success) { [path = directory.file() as String] in
+            let environment = try Environment.open(at: path, configuration: .small { $0.mapSize = 64 << 10 })
+            let database = try environment.numberedBytes()
+            for key in 1000..<1300 {
+                try environment.write { try database.put(UInt64(key), [UInt8](repeating: 2, count: 2500), in: $0) }
+                try environment.read { expectTrue(try database.contains(UInt64(key), in: $0)) }
+            }
+        }
+        thread.join()
+        #expect(try environment.read { try database.count(in: $0) } == 600)
+    }
+
+    #if os(Linux)
+        @Test("After a fork the child is told to open the file again, can do so, and leaves the parent alone")
+        func fork() async throws {
+            await #expect(processExitsWith: .success) { [path = directory.file() as String] in
+                let environment = try Environment.open(at: path, configuration: .small())
+                let database = try environment.numberedBytes()
+                try environment.write { try database.put(1, [1], in: $0) }
+                try environment.read { _ in }
+
+                let child = Glibc.fork()
+                if child == 0 { _exit(ProcessTests.runForkedChild(environment, database, path)) }
+                var status: Int32 = -1
+                #expect(waitpid(child, &status, 0) == child)
+                #expect(status == 0, "the child failed at step \(status >> 8)")
+
+                #expect(environment.information.readersInUse == 1)
+                try environment.write { try database.put(3, [3], in: $0) }
+                try environment.read { transaction in
+                    expectEqual(try database.get(2, in: transaction), [2])
+                    expectEqual(try database.count(in: transaction), 3)
+                }
+            }
+        }
+
+        /// - Returns: 0, or the number of the step that failed: a forked child cannot record issues.
+        private static func runForkedChild(_ inherited: Environment, _ database: NumberedBytes, _ path: String) -> Int32 {
+            func isRefused(_ body: () throws -> Void) -> Bool {
+                do { try body() } catch { return (error as? LMDBError)?.code == .usedAfterFork }
+                return false
+            }
+            guard isRefused({ try inherited.read { _ in } }) else { return 1 }
+            guard isRefused({ try inherited.write { _ in } }) else { return 2 }
+            guard isRefused({ _ = try inherited.clearStaleReaders() }) else { return 3 }
+            guard isRefused({ try inherited.copy(to: path + ".copy", compacting: false) }) else { return 4 }
+            guard isRefused({ _ = try inherited.numberedBytes() }) else { return 5 }
+            guard inherited.information.mapSize == 0 else { return 6 }
+            do {
+                let own = try Environment.open(at: path, configuration: .small())
+                guard own !== inherited else { return 7 }
+                let database = try own.numberedBytes()
+                guard try own.read({ try database.get(1, in: $0) }) == [1] else { return 8 }
+                try own.write { try database.put(2, [2], in: $0) }
+            } catch {
+                return 9
+            }
+            return 0
+        }
+    #endif
+}
