@@ -46,7 +46,7 @@ let package = Package(
         .executableTarget(
             name: "reelkv-bench",
             dependencies: [
-                "ReelKV", "Safetensors", "KVMetrics",
+                "ReelKV", "Safetensors", "KVMetrics", "Rendering",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: swiftSettings),

@@ -1,5 +1,13 @@
 import KVCodec
 
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#else
+    import Darwin
+#endif
+
 /// The index's knowledge of a page or tail piece: where it hangs, what tokens it holds, where its encodings lie.
 struct Node: Hashable, Sendable {
     enum Kind: UInt8, Sendable {
@@ -76,6 +84,17 @@ struct NodeView {
 
     var tokens: UnsafeRawBufferPointer {
         UnsafeRawBufferPointer(rebasing: bytes.suffix(Int(record.tokenBytes)))
+    }
+
+    /// Whether these are the node's canonical tokens.
+    func hasTokens(_ canonical: [UInt8]) -> Bool {
+        canonical.withUnsafeBytes { canonical in
+            let tokens = tokens
+            guard tokens.count == canonical.count, let left = tokens.baseAddress, let right = canonical.baseAddress else {
+                return tokens.isEmpty && canonical.isEmpty
+            }
+            return memcmp(left, right, tokens.count) == 0
+        }
     }
 }
 

@@ -83,7 +83,7 @@ private struct PrefixSearch {
         let found = try index.nodes.withValue(hash, in: transaction) { bytes -> PageSegment? in
             let node = try NodeView(bytes)
             // the hash names the tokens, but a hit must be right even where the index is not
-            guard node.tokens.elementsEqual(canonical), let encoding = acceptance.best(of: node) else { return nil }
+            guard node.hasTokens(canonical), let encoding = acceptance.best(of: node) else { return nil }
             return PageSegment(hash: hash, node: node, encoding: encoding, usedEnd: Int(node.record.end))
         }
         return found ?? nil

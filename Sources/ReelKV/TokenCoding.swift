@@ -45,15 +45,16 @@ extension TokenSequence {
             bytes.append(UInt8(width))
             bytes.appendLittleEndian(UInt32(range.count))
             let start = bytes.count
-            bytes.append(contentsOf: repeatElement(0, count: range.count * width))
+            // a few bytes more, so that each id is stored as a whole word that the next one overwrites
+            bytes.append(contentsOf: repeatElement(0, count: range.count * width + 4 - width))
             bytes.withUnsafeMutableBytes { out in
                 var at = start
                 for index in range {
-                    let id = UInt32(bitPattern: ids[index])
-                    for byte in 0..<width { out[at + byte] = UInt8(truncatingIfNeeded: id >> (8 * byte)) }
+                    out.storeBytes(of: ids[index].littleEndian, toByteOffset: at, as: Int32.self)
                     at += width
                 }
             }
+            bytes.removeLast(4 - width)
         }
     }
 

@@ -6,6 +6,5 @@ struct BenchCommand: ParsableCommand {
         commandName: "reelkv-bench",
         abstract: "Measures ReelKV: look-ups, writes, and what each profile costs and loses.",
         discussion: "Run it through tools/bench, which builds it for release.",
-        subcommands: [PrefixBenchmark.self, WriteBenchmark.self],
-        defaultSubcommand: nil)
+        subcommands: [ProfileBenchmark.self, PrefixBenchmark.self, WriteBenchmark.self])
 }
