@@ -1,5 +1,4 @@
 import CLMDB
-import Synchronization
 
 extension Environment {
     /// Opens one of the environment's databases.

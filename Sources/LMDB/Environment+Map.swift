@@ -31,20 +31,23 @@ extension Environment {
                 "\(path): another process made the file grow, and this thread is inside an earlier read; end that first")
         }
         // One who opens a database reads with the lock held.
-        if writerLock.isHeldByCurrentThread { return try replaceMap(size: storedMapSize()) }
-        try writerLock.lock()
-        defer { writerLock.unlock() }
-        try replaceMap(size: storedMapSize())
+        let isHeld = writerLock.isHeldByCurrentThread
+        if !isHeld { try writerLock.lock() }
+        defer { if !isHeld { writerLock.unlock() } }
+        // Of several readers that find the map too small, the first one puts it right.
+        let size = try storedMapSize()
+        if mapInfo().me_mapsize < size { try replaceMap(size: size) }
     }
 
-    /// The map size that the file's other users have agreed on, read from the file itself: it may lie beyond this map.
+    /// The map size that the file's other users have agreed on, or that the file needs, read from the file itself: its meta
+    /// pages in the map change while they are looked at.
     func storedMapSize() throws -> Int {
         var descriptor: Int32 = -1
         mdb_env_get_fd(handle, &descriptor)
         guard let header = try FileHeader.read(descriptor, path: path) else {
             throw LMDBError(.invalid, "\(path) was emptied while it is open")
         }
-        return header.mapSize
+        return max(header.mapSize, (Int(header.lastPage) + 1) * header.pageSize)
     }
 
     /// Maps the file anew, when no reader of this process is left. The caller holds the writer's lock and has no transaction.

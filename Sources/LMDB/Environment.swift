@@ -26,7 +26,7 @@ public final class Environment: Sendable {
     /// Guarded by `writerLock`.
     nonisolated(unsafe) let writeState: UnsafeMutablePointer<WriteState>
     /// Handles of the databases opened so far; the unnamed one goes by nil.
-    let databases = Mutex<[String?: MDB_dbi]>([:])
+    let databases = Locked<[String?: MDB_dbi]>([:])
 
     /// Takes over an open LMDB environment.
     init(handle: OpaquePointer, path: String, configuration: Configuration, identity: FileIdentity, generation: Int) {

@@ -46,9 +46,21 @@ final class Monitor: @unchecked Sendable {
     }
 }
 
+/// A value behind a lock, and one that ThreadSanitizer sees: `Synchronization.Mutex` makes its own of system calls.
+final class Locked<Value>: @unchecked Sendable {
+    private let monitor = Monitor()
+    private var value: Value
+
+    init(_ value: Value) { self.value = value }
+
+    func withLock<R>(_ body: (inout Value) throws -> R) rethrows -> R {
+        try monitor.withLock { try body(&value) }
+    }
+}
+
 /// The identity of a running thread, cheap to read and to compare.
 struct ThreadID: Equatable, Sendable {
-    private let bits: UInt
+    let bits: UInt
 
     static let none = ThreadID(bits: 0)
 

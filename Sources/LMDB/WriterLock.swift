@@ -5,10 +5,10 @@ import Synchronization
 /// LMDB's own lock, which serialises processes, is not recursive: a second write on the same thread would hang forever.
 final class WriterLock: Sendable {
     private let monitor = Monitor()
-    /// The thread that holds the lock. Only that thread ever finds itself here, so it may look without the monitor's help.
-    private let owner = Mutex(ThreadID.none)
+    /// The thread that holds the lock. Only that thread ever finds itself here, so it need not hold the monitor to look.
+    private let owner = Atomic(ThreadID.none.bits)
 
-    var isHeldByCurrentThread: Bool { owner.withLock { $0 == .current } }
+    var isHeldByCurrentThread: Bool { owner.load(ordering: .relaxed) == ThreadID.current.bits }
 
     /// - Throws: ``LMDBError/Code/busy`` where the calling thread holds the lock.
     func lock() throws {
@@ -18,11 +18,11 @@ final class WriterLock: Sendable {
                 "this thread is inside a write of the same environment; pass its transaction on instead of beginning another")
         }
         monitor.lock()
-        owner.withLock { $0 = .current }
+        owner.store(ThreadID.current.bits, ordering: .relaxed)
     }
 
     func unlock() {
-        owner.withLock { $0 = .none }
+        owner.store(ThreadID.none.bits, ordering: .relaxed)
         monitor.unlock()
     }
 }

@@ -55,7 +55,7 @@ struct MapGrowthTests {
 
     @Test("Creating a database can be what fills the map")
     func growthWhileOpening() throws {
-        let (environment, database) = try open { $0.mapSize = 20 << 10 }
+        let (environment, database) = try open { $0.mapSize = 8 << 10 }
         let others = try (0..<10).map { try environment.numberedBytes("database \($0)" + String(repeating: "x", count: 400)) }
         try environment.write { transaction in
             for other in others { try other.put(1, Self.value(1), in: transaction) }

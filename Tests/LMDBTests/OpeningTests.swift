@@ -243,21 +243,38 @@ struct OpeningTests {
 
     @Test("Damaged meta pages are errors")
     func damagedMetaPages() throws {
-        let pageSize = try {
-            try fill(); return try open().information.pageSize
-        }()
-        let damages: [(offset: Int, bytes: [UInt8], undo: [UInt8])] = [
-            (16, [0], [0xde]), (pageSize + 16, [0], [0xde]), (10, [0], [8]), (pageSize + 10, [0], [8]),
-            (40, [1, 2, 3, 4], [UInt8(pageSize & 0xff), UInt8(pageSize >> 8), 0, 0]),
+        try fill()
+        let pageSize = try open().information.pageSize
+        // Page flags, magic, page size, number of pages: none, and more than there can be.
+        let damages: [(offset: Int, bytes: [UInt8])] = [
+            (10, [0]), (16, [0]), (40, [1, 2, 3, 4]), (40, [0, 0]), (136, [UInt8](repeating: 0, count: 8)),
+            (136, [UInt8](repeating: 0xff, count: 8)), (136, [0xff, 0xff, 0xff, 0x7f, 0, 0, 0, 0]),
         ]
-        for damage in damages {
-            try overwrite(directory.file(), at: damage.offset, with: damage.bytes)
-            expectError(.invalid) { try open() }
-            try overwrite(directory.file(), at: damage.offset, with: damage.undo)
+        for (index, damage) in damages.enumerated() {
+            let name = "damaged-\(index).mdb"
+            try copyFile(directory.file(), directory.file(name))
+            for metaPage in 0...1 {
+                try overwrite(directory.file(name), at: metaPage * pageSize + damage.offset, with: damage.bytes)
+            }
+            expectError(.invalid) { try open(name) }
         }
         let environment = try open()
         let database = try environment.numberedBytes()
         #expect(try environment.read { try database.count(in: $0) } == 100)
+    }
+
+    @Test("A database with duplicate keys is refused, since its entries would be misread")
+    func duplicateKeys() throws {
+        try fill()
+        // The name of a database lies right before its record, whose flags are at 4.
+        let bytes = try readFile(directory.file())
+        let name = Array("bytes".utf8)
+        let places = bytes.indices.filter { bytes[$0...].starts(with: name) }
+        #expect(!places.isEmpty)
+        for place in places { try overwrite(directory.file(), at: place + name.count + 4, with: [0x04]) }
+        let environment = try open()
+        expectError(.incompatible) { try environment.numberedBytes() }
+        _ = try environment.numberedBytes("other")
     }
 
     @Test("A file that was cut short is an error, wherever it was cut")

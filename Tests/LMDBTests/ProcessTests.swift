@@ -71,6 +71,23 @@ struct ProcessTests {
         }
     }
 
+    @Test("A reader whose slot another process took away, for want of a lock, gets a new one")
+    func stolenSlot() async throws {
+        let environment = try Environment.open(at: directory.file(), configuration: .small())
+        let database = try environment.numberedBytes()
+        try environment.write { try database.put(1, [1], in: $0) }
+        try environment.read { _ in }
+        // Opening and closing the lock file drops this process's locks on it: others must take it for dead.
+        _ = try readFile(directory.file("data.mdb-lock"))
+        await #expect(processExitsWith: .exitCode(7)) { [path = directory.file() as String] in
+            let environment = try Environment.open(at: path, configuration: .small())
+            // This process set the table up anew, or has to clear it.
+            _ = try environment.clearStaleReaders()
+            try environment.read { _ in _exit(7) }
+        }
+        for _ in 0..<3 { #expect(try environment.read { try database.get(1, in: $0) } == [1]) }
+    }
+
     @Test("A writer that dies in the middle of a write leaves nothing of it, and no lock")
     func deadWriter() async throws {
         let environment = try Environment.open(at: directory.file(), configuration: .small())

@@ -60,13 +60,17 @@ func overwrite(_ path: String, at offset: Int, with bytes: [UInt8]) throws {
     guard pwrite(descriptor, bytes, bytes.count, off_t(offset)) == bytes.count else { throw SystemFailure(code: errno) }
 }
 
-func copyFile(_ source: String, _ destination: String) throws {
-    let descriptor = open(source, O_RDONLY)
+func readFile(_ path: String) throws -> [UInt8] {
+    let descriptor = open(path, O_RDONLY)
     guard descriptor >= 0 else { throw SystemFailure(code: errno) }
     defer { close(descriptor) }
-    var bytes = [UInt8](repeating: 0, count: fileSize(source))
+    var bytes = [UInt8](repeating: 0, count: fileSize(path))
     guard read(descriptor, &bytes, bytes.count) == bytes.count else { throw SystemFailure(code: errno) }
-    try overwrite(destination, at: 0, with: bytes)
+    return bytes
+}
+
+func copyFile(_ source: String, _ destination: String) throws {
+    try overwrite(destination, at: 0, with: try readFile(source))
 }
 
 #if os(Linux)

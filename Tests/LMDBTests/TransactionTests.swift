@@ -104,17 +104,17 @@ struct TransactionTests {
                 return inner + (try database.count(in: transaction))
             }
         }
-        let sum = Mutex(0)
+        let sum = Atomic(0)
         let threads = (0..<8).map { _ in
             Thread { [environment, database] in
                 for _ in 0..<50 {
                     let count = (try? environment.read { try database.count(in: $0) }) ?? 0
-                    sum.withLock { $0 += count }
+                    sum.add(count, ordering: .relaxed)
                 }
             }
         }
         for thread in threads { thread.join() }
-        #expect(sum.withLock { $0 } == 8 * 50 * 100)
+        #expect(sum.load(ordering: .relaxed) == 8 * 50 * 100)
         expectEqual(try nest(20), 2000)
     }
 
