@@ -35,10 +35,11 @@ let package = Package(
         .target(name: "Safetensors", swiftSettings: swiftSettings),
         .target(name: "Rendering", dependencies: ["CZlib"], swiftSettings: swiftSettings),
         .target(name: "ReelKV", dependencies: ["LMDB", "KVCodec", "CSodium"], swiftSettings: swiftSettings),
+        .target(name: "ModelSpecFiles", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .executableTarget(
             name: "reelkv",
             dependencies: [
-                "ReelKV", "Safetensors", "KVMetrics", "Rendering",
+                "ReelKV", "Safetensors", "KVMetrics", "Rendering", "ModelSpecFiles",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Sources/reelkv-cli",
@@ -58,6 +59,8 @@ let package = Package(
         .testTarget(name: "RenderingTests", dependencies: ["Rendering", "CZlib"], swiftSettings: swiftSettings),
         .testTarget(
             name: "ReelKVTests", dependencies: ["ReelKV", "KVMetrics", "Safetensors"], swiftSettings: swiftSettings),
+        .testTarget(
+            name: "ModelSpecFilesTests", dependencies: ["ModelSpecFiles", "ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .testTarget(
             name: "CommandTests", dependencies: ["reelkv", "Safetensors"], swiftSettings: swiftSettings),
     ],

@@ -31,6 +31,8 @@ public final class SequenceWriter {
     public private(set) var tokenCount: Int
     /// Of the appended tokens, how many lay in pages that were stored already.
     public private(set) var reusedTokenCount = 0
+    /// Bytes of the page images that were stored for the appended tokens.
+    public private(set) var storedBytes = 0
 
     private let store: Store
     private let publisher: PagePublisher
@@ -141,6 +143,7 @@ public final class SequenceWriter {
             try publisher.add(
                 node(.page, parent: base, tokens: 0..<store.pageTokens, canonical, profile, page, inherited),
                 hash: hash, image: page, tokenCount: tokenCount)
+            storedBytes += page.bytes.count
         }
         base = hash
         tail = (hash, 0)
@@ -166,6 +169,7 @@ public final class SequenceWriter {
             try publisher.add(
                 node(.piece, parent: parent, tokens: tail.end..<end, canonical, .exact, page, .none),
                 hash: hash, image: page, tokenCount: tokenCount)
+            storedBytes += page.bytes.count
         }
         tail = (hash, end)
     }

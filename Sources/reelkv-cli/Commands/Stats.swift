@@ -1,0 +1,116 @@
+import ArgumentParser
+import ReelKV
+import Rendering
+
+struct StatsCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "stats", abstract: "Count what the store holds, and what it takes.",
+        discussion: """
+            Stored bytes are those of every file in the store's folder; a profile's are those of its page images alone. Tokens \
+            that several sequences share count once. Exact bytes are what the same elements take uncompressed.
+
+            Example:
+              reelkv stats --json
+            """)
+
+    @OptionGroup var store: StoreOption
+    @OptionGroup var output: OutputOption
+
+    func run() throws {
+        try output.write(StatsReport(try store.openToLook().statistics())) { $0.text() }
+    }
+}
+
+struct StatsReport: Encodable {
+    struct Profile: Encodable {
+        var profile: String
+        var pages: Int
+        var tokens: Int
+        var elements: Int
+        var storedBytes: Int
+        var bitsPerElement: Double
+        var exactBytes: Int
+        var ratio: Double
+
+        enum CodingKeys: String, CodingKey {
+            case profile, pages, tokens, elements, ratio
+            case storedBytes = "stored_bytes"
+            case bitsPerElement = "bits_per_element"
+            case exactBytes = "exact_bytes"
+        }
+
+        init(_ profile: StoreStatistics.Profile) {
+            self.profile = ProfileArgument.name(of: profile.profileID)
+            pages = profile.pages
+            tokens = profile.tokens
+            elements = profile.elements
+            storedBytes = profile.imageBytes
+            bitsPerElement = profile.bitsPerElement
+            exactBytes = profile.exactBytes
+            ratio = profile.imageBytes > 0 ? Double(profile.exactBytes) / Double(profile.imageBytes) : 0
+        }
+    }
+
+    var tokens: Int
+    var elements: Int
+    var storedBytes: Int
+    var indexBytes: Int
+    var bitsPerElement: Double
+    var exactBytes: Int
+    var ratio: Double
+    var models: Int
+    var tenants: Int
+    var videos: Int
+    var sessions: Int
+    var building: Int
+    var profiles: [Profile]
+    var volumes: [VolumeReport]
+
+    enum CodingKeys: String, CodingKey {
+        case tokens, elements, ratio, models, tenants, videos, sessions, building, profiles, volumes
+        case storedBytes = "stored_bytes"
+        case indexBytes = "index_bytes"
+        case bitsPerElement = "bits_per_element"
+        case exactBytes = "exact_bytes"
+    }
+
+    init(_ statistics: StoreStatistics) {
+        tokens = statistics.tokens
+        elements = statistics.elements
+        storedBytes = statistics.storedBytes
+        indexBytes = statistics.indexBytes
+        bitsPerElement = statistics.bitsPerElement
+        exactBytes = statistics.exactBytes
+        ratio = statistics.ratio
+        models = statistics.models
+        tenants = statistics.tenants
+        videos = statistics.videos
+        sessions = statistics.sessions
+        building = statistics.building
+        profiles = statistics.profiles.map(Profile.init)
+        volumes = statistics.volumes.map(VolumeReport.init)
+    }
+
+    func text() -> String {
+        var text = """
+            \(Format.count(tokens)) tokens, \(Format.count(elements)) elements, in \(videos) videos and \(sessions) sessions of \
+            \(tenants) tenants and \(models) models
+            \(Format.bytes(storedBytes)) on disk (\(Format.bytes(indexBytes)) of it the index) for \
+            \(Format.bytes(exactBytes)) of tensors: \(Format.decimal(bitsPerElement, places: 2)) bits per element, \
+            \(Format.decimal(ratio, places: 2)) times smaller
+
+            """
+        if building > 0 { text += "\(building) sequences are being written or were left unfinished\n" }
+        guard !profiles.isEmpty else { return text }
+        var table = TextTable(
+            .left("PROFILE"), .right("PAGES"), .right("TOKENS"), .right("STORED"), .right("EXACT"), .right("BITS/ELEMENT"),
+            .right("RATIO"))
+        for profile in profiles {
+            table.append(
+                profile.profile, Format.count(profile.pages), Format.count(profile.tokens), Format.bytes(profile.storedBytes),
+                Format.bytes(profile.exactBytes), Format.decimal(profile.bitsPerElement, places: 2),
+                Format.decimal(profile.ratio, places: 2))
+        }
+        return text + "\n" + table.text()
+    }
+}

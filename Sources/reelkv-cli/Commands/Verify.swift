@@ -1,0 +1,83 @@
+import ArgumentParser
+import ReelKV
+import Rendering
+import Synchronization
+
+struct VerifyCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "verify", abstract: "Check every record, reference and page of the store.",
+        discussion: """
+            Changes nothing; other processes may go on reading and writing. The exit status is 1 when anything is wrong.
+
+            Example:
+              reelkv verify --skip-pages
+            """)
+
+    @OptionGroup var store: StoreOption
+
+    @Flag(help: "Check the index and the volumes, but read no page.")
+    var skipPages = false
+
+    @OptionGroup var quiet: QuietOption
+    @OptionGroup var output: OutputOption
+
+    func run() throws {
+        let store = try store.openToLook()
+        var bar: ProgressBar?
+        var shown = 0
+        let report = try store.verify(skippingPages: skipPages) { done, total in
+            if bar == nil { bar = quiet.progress("verify", total: total, unit: .count("pages")) }
+            bar?.advance(by: done - shown)
+            shown = done
+        }
+        bar?.finish()
+        try output.write(VerifyReport(report)) { $0.text() }
+        guard report.isSound else {
+            throw Failure("the store is not sound: \(report.problems.count) problems; what they concern counts as not stored")
+        }
+    }
+}
+
+struct VerifyReport: Encodable {
+    struct Problem: Encodable {
+        var kind: String
+        var subject: String
+        var message: String
+    }
+
+    var sound: Bool
+    var nodes: Int
+    var pages: Int
+    var sequences: Int
+    var volumes: Int
+    var bytes: Int
+    var quarantined: Int
+    var problems: [Problem]
+
+    init(_ report: VerificationReport) {
+        sound = report.isSound
+        nodes = report.nodes
+        pages = report.pages
+        sequences = report.heads
+        volumes = report.volumes
+        bytes = report.bytes
+        quarantined = report.quarantined
+        problems = report.problems.map { Problem(kind: $0.kind.rawValue, subject: $0.subject, message: $0.message) }
+    }
+
+    func text() -> String {
+        var text =
+            "checked \(Format.count(nodes)) records, \(Format.count(pages)) pages (\(Format.bytes(bytes))), \(sequences) "
+            + "sequences, \(volumes) volumes\n"
+        if quarantined > 0 {
+            text +=
+                "\(quarantined) pages failed a checksum before and count as absent: importing their tokens again repairs them\n"
+        }
+        for problem in problems {
+            // a chain hash is known by its beginning
+            let isHash = problem.subject.utf8.count == 64 && !problem.subject.contains("/")
+            text += "\(problem.kind) \(isHash ? String(problem.subject.prefix(16)) : problem.subject): \(problem.message)\n"
+        }
+        return problems.isEmpty ? text + "everything is as it should be\n" : text
+    }
+}

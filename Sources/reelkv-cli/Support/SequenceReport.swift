@@ -1,0 +1,42 @@
+import ReelKV
+import Rendering
+
+/// A video or session as listings show it.
+struct SequenceReport: Encodable {
+    var name: String
+    var tenant: String
+    var model: String
+    var profile: String
+    var tokens: Int
+    var frames: Int
+    var turns: Int
+    var building: Bool
+    var created: String
+    var updated: String
+
+    init(_ info: SequenceInfo) {
+        name = info.name.description
+        tenant = info.name.tenant
+        model = info.model
+        profile = ProfileArgument.name(of: info.profileID)
+        tokens = info.tokenCount
+        frames = info.frames.count
+        turns = info.turns.count
+        building = info.isBuilding
+        created = timestamp(info.createdSeconds)
+        updated = timestamp(info.updatedSeconds)
+    }
+
+    static func table(_ sequences: [SequenceReport]) -> String {
+        var table = TextTable(
+            .left("NAME"), .left("TENANT"), .left("MODEL"), .left("PROFILE"), .right("TOKENS"), .right("FRAMES"),
+            .right("TURNS"), .left("UPDATED"), .left("STATE"))
+        for sequence in sequences {
+            table.append(
+                sequence.name, sequence.tenant, sequence.model, sequence.profile, Format.count(sequence.tokens),
+                sequence.frames > 0 ? Format.count(sequence.frames) : "-", sequence.turns > 0 ? "\(sequence.turns)" : "-",
+                sequence.updated, sequence.building ? "building" : "")
+        }
+        return table.text()
+    }
+}
