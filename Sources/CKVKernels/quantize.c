@@ -104,17 +104,18 @@ static void measure_group(state *s, size_t group) {
         }
         return;
     }
-    if (q->keeps_mean && !q->published) measure_mean(x, rows, n, NULL, mean);
+    int published = q->levels_kind == KV_LEVELS_PUBLISHED;
+    if (q->keeps_mean && !published) measure_mean(x, rows, n, NULL, mean);
     else memset(mean, 0, n * sizeof(float));
     measure_mean(x, rows, n, mean, s->sum_x);
     if (q->scheme == KV_SIGN) {
         // The published levels {0, s} are the mean s/2 and the scale s/2.
         for (size_t c = 0; c < n; c++) {
-            scale[c] = q->published ? s->sum_x[c] / 2 : s->sum_x[c];
-            mean[c] = q->published ? scale[c] : mean[c];
+            scale[c] = published ? s->sum_x[c] / 2 : s->sum_x[c];
+            mean[c] = published ? scale[c] : mean[c];
         }
-    } else if (q->published) {
-        for (size_t c = 0; c < n; c++) scale[c] = 1;
+    } else if (q->levels_kind != KV_LEVELS_CENTROID) {
+        for (size_t c = 0; c < n; c++) scale[c] = published ? 1 : s->sum_x[c];
     } else {
         measure_centroid(x, rows, n, mean, q->threshold, s->sum_x, s->sum_q, scale);
     }
@@ -393,10 +394,7 @@ static void code_group(state *s, size_t group, const uint8_t *scales, const int3
         code_sign(x, rows, n, s->step, s->offset, codes);
     } else {
         measure_mean(x, rows, n, s->offset, s->low);
-        for (size_t c = 0; c < n; c++) {
-            float threshold = q->published ? q->threshold * s->low[c] : 0.5f * s->step[c];
-            s->low[c] = s->step[c] > 0 ? threshold : INFINITY;
-        }
+        for (size_t c = 0; c < n; c++) s->low[c] = s->step[c] > 0 ? q->threshold * s->low[c] : INFINITY;
         code_ternary(x, rows, n, s->low, s->offset, codes);
         if (q->balance > 0) balance_ternary(s, x, rows, codes);
     }
