@@ -323,10 +323,10 @@ static void code_uniform(const float *restrict x, size_t rows, size_t n, float l
     }
 }
 
-static void code_sign(const float *restrict x, size_t rows, size_t n, const float *restrict step, const float *restrict offset,
+static void code_sign(const float *restrict x, size_t rows, size_t n, const float *restrict step, const float *restrict threshold,
                       uint8_t *restrict codes) {
     for (size_t r = 0; r < rows; r++) {
-        for (size_t c = 0; c < n; c++) codes[r * n + c] = x[r * n + c] >= offset[c] && step[c] > 0;
+        for (size_t c = 0; c < n; c++) codes[r * n + c] = x[r * n + c] >= threshold[c] && step[c] > 0;
     }
 }
 
@@ -391,7 +391,10 @@ static void code_group(state *s, size_t group, const uint8_t *scales, const int3
         for (size_t c = 0; c < n; c++) s->inverse[c] = s->constant[c] ? 0 : s->inverse[c];
         code_uniform(x, rows, n, (float)(q->levels - 1) + 0.5f, s->inverse, s->offset, codes);
     } else if (q->scheme == KV_SIGN) {
-        code_sign(x, rows, n, s->step, s->offset, codes);
+        // The published codes are signs, whatever their levels.
+        int published = q->levels_kind == KV_LEVELS_PUBLISHED;
+        for (size_t c = 0; c < n; c++) s->low[c] = published ? 0 : s->offset[c];
+        code_sign(x, rows, n, s->step, s->low, codes);
     } else {
         measure_mean(x, rows, n, s->offset, s->low);
         for (size_t c = 0; c < n; c++) s->low[c] = s->step[c] > 0 ? q->threshold * s->low[c] : INFINITY;
