@@ -104,17 +104,18 @@ static void measure_group(state *s, size_t group) {
         }
         return;
     }
-    if (q->keeps_mean && !q->published) measure_mean(x, rows, n, NULL, mean);
+    int published = q->levels_kind == KV_LEVELS_PUBLISHED;
+    if (q->keeps_mean && !published) measure_mean(x, rows, n, NULL, mean);
     else memset(mean, 0, n * sizeof(float));
     measure_mean(x, rows, n, mean, s->sum_x);
     if (q->scheme == KV_SIGN) {
         // The published levels {0, s} are the mean s/2 and the scale s/2.
         for (size_t c = 0; c < n; c++) {
-            scale[c] = q->published ? s->sum_x[c] / 2 : s->sum_x[c];
-            mean[c] = q->published ? scale[c] : mean[c];
+            scale[c] = published ? s->sum_x[c] / 2 : s->sum_x[c];
+            mean[c] = published ? scale[c] : mean[c];
         }
-    } else if (q->published) {
-        for (size_t c = 0; c < n; c++) scale[c] = 1;
+    } else if (q->levels_kind != KV_LEVELS_CENTROID) {
+        for (size_t c = 0; c < n; c++) scale[c] = published ? 1 : s->sum_x[c];
     } else {
         measure_centroid(x, rows, n, mean, q->threshold, s->sum_x, s->sum_q, scale);
     }
@@ -322,10 +323,10 @@ static void code_uniform(const float *restrict x, size_t rows, size_t n, float l
     }
 }
 
-static void code_sign(const float *restrict x, size_t rows, size_t n, const float *restrict step, const float *restrict offset,
+static void code_sign(const float *restrict x, size_t rows, size_t n, const float *restrict step, const float *restrict threshold,
                       uint8_t *restrict codes) {
     for (size_t r = 0; r < rows; r++) {
-        for (size_t c = 0; c < n; c++) codes[r * n + c] = x[r * n + c] >= offset[c] && step[c] > 0;
+        for (size_t c = 0; c < n; c++) codes[r * n + c] = x[r * n + c] >= threshold[c] && step[c] > 0;
     }
 }
 
@@ -390,13 +391,13 @@ static void code_group(state *s, size_t group, const uint8_t *scales, const int3
         for (size_t c = 0; c < n; c++) s->inverse[c] = s->constant[c] ? 0 : s->inverse[c];
         code_uniform(x, rows, n, (float)(q->levels - 1) + 0.5f, s->inverse, s->offset, codes);
     } else if (q->scheme == KV_SIGN) {
-        code_sign(x, rows, n, s->step, s->offset, codes);
+        // The published codes are signs, whatever their levels.
+        int published = q->levels_kind == KV_LEVELS_PUBLISHED;
+        for (size_t c = 0; c < n; c++) s->low[c] = published ? 0 : s->offset[c];
+        code_sign(x, rows, n, s->step, s->low, codes);
     } else {
         measure_mean(x, rows, n, s->offset, s->low);
-        for (size_t c = 0; c < n; c++) {
-            float threshold = q->published ? q->threshold * s->low[c] : 0.5f * s->step[c];
-            s->low[c] = s->step[c] > 0 ? threshold : INFINITY;
-        }
+        for (size_t c = 0; c < n; c++) s->low[c] = s->step[c] > 0 ? q->threshold * s->low[c] : INFINITY;
         code_ternary(x, rows, n, s->low, s->offset, codes);
         if (q->balance > 0) balance_ternary(s, x, rows, codes);
     }

@@ -28,8 +28,10 @@ public struct EncoderOptions: Hashable, Sendable {
 
     /// The levels of 1-bit and ternary codes.
     public enum Levels: Hashable, Sendable {
-        /// Mean plus or minus mean deviation; zero and plus or minus the centroid of the rest.
+        /// Mean plus or minus mean deviation; zero and plus or minus the mean magnitude of the values that are not zero.
         case centroid
+        /// Plus or minus the group's mean magnitude, ternary codes also zero.
+        case magnitude
         /// What the published VidKV code decodes to: {0, s} and {-1, 0, 1} unscaled. For comparison only.
         case published
     }
@@ -54,6 +56,8 @@ public struct EncoderOptions: Hashable, Sendable {
     public var channelSelection = ChannelSelection.range
     public var maskScope = MaskScope.perHead
     public var levels = Levels.centroid
+    /// A ternary code is zero up to this fraction of the group's mean magnitude.
+    public var ternaryThreshold: Float = 0.7
     /// Fourier transform the key channels that get 1 bit.
     public var transformsKeys = true
     /// Round ternary values so that errors cancel within a group.
@@ -71,6 +75,9 @@ public struct EncoderOptions: Hashable, Sendable {
         guard exactPrefix >= 0 else { throw .invalid("exact prefix \(exactPrefix) is negative") }
         guard [1, 2, 4, 8, 16].contains(scaleStepsPerOctave) else {
             throw .invalid("\(scaleStepsPerOctave) scale codes per octave; choose 1, 2, 4, 8 or 16")
+        }
+        guard ternaryThreshold >= 0, ternaryThreshold < 16 else {
+            throw .invalid("ternary threshold \(ternaryThreshold) is not within 0..<16")
         }
         switch protection {
         case .listed: break

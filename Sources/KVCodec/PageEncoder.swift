@@ -73,6 +73,9 @@ public struct PageEncoder: Sendable {
             }
         }
         let layers = try slots.take()
+        guard zip(page.layers, layers).allSatisfy({ ($0 == nil) == ($1 == nil) }) else {
+            throw .invalid("the executor did not run every layer")
+        }
         let assembler = PageAssembler(page: page, profile: profile, classes: classes, layers: layers)
         return EncodedPage(bytes: try assembler.assemble(), errors: layers.map { $0?.error })
     }

@@ -79,34 +79,48 @@ struct PartEncoder {
     }
 
     private func kernelQuantizer(_ quantizer: Quantizer) -> kv_quantizer {
-        kv_quantizer(quantizer, options: options, clips: plan.clips)
+        kv_quantizer(quantizer, tensor: tensor, options: options, clips: plan.clips)
     }
 }
 
 extension kv_quantizer {
     /// What the measurements on real caches settled: see schema/FORMAT.md, "What the encoder chooses".
-    init(_ quantizer: Quantizer, options: EncoderOptions, clips: Bool) {
+    init(_ quantizer: Quantizer, tensor: TensorKind, options: EncoderOptions, clips: Bool) {
         self.init()
+        let published = options.levels == .published
         scheme = Int32(quantizer.scheme.rawValue)
-        published = options.levels == .published ? 1 : 0
         steps_max = Int32(options.scaleStepsPerOctave.trailingZeroBitCount)
-        mean_shift = published == 1 ? 6 : 2
         switch quantizer {
         case .uniform(let bits):
             levels = 1 << Int32(bits)
-            let search: EncoderOptions.ScaleSearch = clips && published == 0 && bits <= 4 ? options.scaleSearch : .minMax
-            self.search = search == .minMax ? 0 : search == .clip ? 1 : 2
+            let searches = clips && !published && bits <= 4
+            search = searches ? options.scaleSearch.kernelValue : Int32(KV_SEARCH_MINMAX)
             clip_candidates = bits <= 2 ? 5 : 4
             clip_ratio = bits <= 2 ? 0x1.ae89fap-1 : 0x1.d5818ep-1
-            if search == .minMax || bits > 2 { steps_max = min(4, steps_max + 2) }
-            if bits <= 4 && published == 0 { mean_shift = 3 }
+            if search == Int32(KV_SEARCH_MINMAX) || bits > 2 { steps_max = min(4, steps_max + 2) }
+            mean_shift = bits == 2 && tensor == .value ? 2 : 3
         case .sign:
-            keeps_mean = 1
+            keeps_mean = options.levels == .magnitude ? 0 : 1
+            mean_shift = published ? 6 : 2
         case .ternary:
-            keeps_mean = 0
-            threshold = 0.7
-            balance = options.balancesErrors && published == 0 ? 4 : 0
-            mean_shift = 0
+            threshold = options.ternaryThreshold
+            balance = options.balancesErrors && !published ? 4 : 0
+        }
+        levels_kind =
+            switch options.levels {
+            case .centroid: Int32(KV_LEVELS_CENTROID)
+            case .published: Int32(KV_LEVELS_PUBLISHED)
+            case .magnitude: Int32(KV_LEVELS_MAGNITUDE)
+            }
+    }
+}
+
+extension EncoderOptions.ScaleSearch {
+    var kernelValue: Int32 {
+        switch self {
+        case .minMax: Int32(KV_SEARCH_MINMAX)
+        case .clip: Int32(KV_SEARCH_CLIP)
+        case .leastSquares: Int32(KV_SEARCH_LEAST_SQUARES)
         }
     }
 }

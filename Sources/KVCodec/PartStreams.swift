@@ -60,39 +60,3 @@ struct PartStreams {
         section.addStream(.codes, codes)
     }
 }
-
-/// Quantizes matrices in groups of rows.
-enum GroupQuantizer {
-    struct Result {
-        var codes: [UInt8]
-        var scales: [UInt8]
-        var means: [Int32]
-        var anchor: Int8
-        var steps: UInt8
-    }
-
-    /// Quantizes `[rows][columns]`: codes per value, scale codes and means per group and column.
-    static func quantize(
-        _ values: UnsafePointer<Float>, rows: Int, columns: Int, group: Int, quantizer: kv_quantizer
-    ) -> Result {
-        let groups = (rows + group - 1) / group
-        var result = Result(
-            codes: Array(repeating: 0, count: rows * columns), scales: Array(repeating: 0, count: groups * columns),
-            means: Array(repeating: 0, count: groups * columns), anchor: 0, steps: 0)
-        let scratch = UnsafeMutableRawPointer.allocate(
-            byteCount: kv_quantize_scratch(rows, columns, group), alignment: MemoryLayout<UInt64>.alignment)
-        defer { scratch.deallocate() }
-        withUnsafePointer(to: quantizer) { quantizer in
-            kv_quantize(
-                quantizer, values, rows, columns, group, &result.codes, &result.scales, &result.means, &result.anchor,
-                &result.steps, scratch)
-        }
-        return result
-    }
-
-    /// Bytes of one channel's codes: every group starts at a new byte.
-    static func byteRows(rows: Int, group: Int, perByte: Int) -> Int {
-        let last = rows % group
-        return rows / group * (group / perByte) + (last + perByte - 1) / perByte
-    }
-}

@@ -54,6 +54,9 @@ struct SectionView {
             parts.append(try PartView(record, streams: Array(own), elementType: elementType))
         }
         guard streams.isEmpty else { throw .damaged("a section has streams that belong to no part") }
+        for (part, next) in zip(parts, parts.dropFirst()) where part.channelSet == .masked && next.tensor != part.tensor {
+            throw .damaged("a masked part is not followed by the rest of its channels")
+        }
         self.parts = parts
         try checkCoverage(.key, dim: geometry.keyDim, present: present)
         try checkCoverage(.value, dim: geometry.valueDim, present: present)

@@ -113,6 +113,9 @@ void kv_expand_metadata(const uint8_t *codes, const int32_t *means, size_t group
 
 enum { KV_UNIFORM = 1, KV_SIGN = 2, KV_TERNARY = 3 };
 enum { KV_SEARCH_MINMAX = 0, KV_SEARCH_CLIP = 1, KV_SEARCH_LEAST_SQUARES = 2 };
+// Sign: mean plus or minus mean deviation; {0, mean magnitude}; plus or minus mean magnitude.
+// Ternary: plus or minus the mean magnitude of what is beyond the threshold; 1; the mean magnitude of all.
+enum { KV_LEVELS_CENTROID = 0, KV_LEVELS_PUBLISHED = 1, KV_LEVELS_MAGNITUDE = 2 };
 
 typedef struct {
     int32_t scheme;
@@ -123,9 +126,9 @@ typedef struct {
     int32_t steps_max;       // scale codes per octave, as a power of two
     int32_t mean_shift;
     int32_t keeps_mean;      // sign and ternary: subtract the group's mean
-    float threshold;         // ternary: gamma
+    float threshold;         // ternary: values beyond this times the mean magnitude are not zero
     float balance;           // ternary: weight of the group's mean error, 0 to round each value by itself
-    int32_t published;       // the levels of the published VidKV code, for comparison
+    int32_t levels_kind;     // sign and ternary: which values the codes stand for
 } kv_quantizer;
 
 // Bytes of scratch that kv_quantize needs.
