@@ -26,13 +26,14 @@ extension Index {
 
     /// Publishes a node with one encoding, or adds the encoding to a node that is there already.
     ///
-    /// - Returns: whether the encoding is now referred to; false when an equal one was there first.
+    /// - Returns: whether the encoding is now referred to; false when one of the profile that is as good was there first.
     func publish(_ node: Node, hash: Digest, in transaction: borrowing WriteTransaction) throws -> Bool {
         let encoding = node.encodings[0]
         if var stored = try self.node(hash, in: transaction) {
             if let same = stored.encodings.firstIndex(where: { $0.profileId == encoding.profileId }) {
-                guard stored.encodings[same].isQuarantined else { return false }
-                try releaseEncoding(stored.encodings[same], in: transaction)
+                let old = stored.encodings[same]
+                guard old.isQuarantined || encoding.completeFrom < old.completeFrom else { return false }
+                try releaseEncoding(old, in: transaction)
                 stored.encodings[same] = encoding
             } else {
                 guard stored.encodings.count < Node.encodingsMax else { return false }

@@ -66,8 +66,8 @@ struct NodeView {
     /// - Throws: `StoreError.damaged` when the bytes are no node.
     init(_ bytes: UnsafeRawBufferPointer) throws {
         guard let record = NodeRecord(at: 0, of: bytes), record.kind <= Node.Kind.piece.rawValue,
-            record.start < record.end, record.parentEnd == record.start, record.completeFrom >= record.start,
-            record.completeFrom <= record.end, (1...UInt8(Node.encodingsMax)).contains(record.encodingCount),
+            record.start < record.end, record.parentEnd == record.start,
+            (1...UInt8(Node.encodingsMax)).contains(record.encodingCount),
             bytes.count == NodeRecord.byteCount + Int(record.encodingCount) * EncodingRecord.byteCount
                 + Int(record.tokenBytes)
         else { throw StoreError(.damaged, "a node's record is damaged; run `reelkv verify`") }

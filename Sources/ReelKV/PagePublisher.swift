@@ -18,12 +18,14 @@ final class PagePublisher {
     let tenantID: UInt32
     private let store: Store
     private let name: SequenceName
-    private let key: BuildingKey
+    private let headKey: HeadKey
     private let start: StoredPrefix
     private let expectedHead: Head?
     private let isReplacing: Bool
-    /// The head as the index holds it.
+    /// The sequence as far as it is durable.
     private var head: Head
+    /// Where the index holds `head`; nil before the first flush: what is appended in one go needs no head of its own.
+    private var building: BuildingKey?
     private var pending: [Pending] = []
     private var pendingBytes = 0
 
@@ -51,12 +53,7 @@ final class PagePublisher {
                 modelId: model.id, tenantId: tenant.id, profileId: profile.id, kind: name.kind.rawValue, frameCount: 0,
                 turnCount: 0, provenanceBytes: 0, writerProcess: process, createdSeconds: now, updatedSeconds: now,
                 writerStarted: Platform.processStart(process) ?? 0))
-        let headKey = HeadKey(tenant: tenant.id, name: name.name)
-        key = try store.write { [head] transaction in
-            let key = BuildingKey(writer: try store.index.takeID(\.nextWriterId, in: transaction), head: headKey)
-            try store.index.moveBuilding(key, to: head, in: transaction)
-            return key
-        }
+        headKey = HeadKey(tenant: tenant.id, name: name.name)
     }
 
     // MARK: - Pages
@@ -74,26 +71,42 @@ final class PagePublisher {
         if pending.count >= Self.pendingPagesMax { try flush() }
     }
 
+    /// Makes what was added durable, and holds it by the writer's own head.
     func flush() throws {
-        guard let last = pending.last else { return }
+        guard !pending.isEmpty else { return }
+        try publishPending { moved, transaction in
+            let key = try building ?? BuildingKey(writer: store.index.takeID(\.nextWriterId, in: transaction), head: headKey)
+            try store.index.moveBuilding(key, to: moved, in: transaction)
+            return key
+        }
+    }
+
+    /// Puts the pending images into the volumes, then, in one transaction of the index, publishes their nodes and lets `moveHead` refer
+    /// to the last of them.
+    private func publishPending(
+        _ moveHead: (_ moved: Head, borrowing WriteTransaction) throws -> BuildingKey?
+    ) throws {
         let new = pending.compactMap { page in page.new.map { (hash: page.hash, node: $0.node, image: $0.image) } }
         let locations = try StoreError.translating { try store.volumes.append(new.map(\.image)) }
         defer { store.volumes.settle(locations) }
         var moved = head
-        moved.record.tip = last.hash
-        moved.record.tipEnd = UInt32(last.end)
-        moved.record.tokenCount = UInt64(last.tokenCount)
+        if let last = pending.last {
+            moved.record.tip = last.hash
+            moved.record.tipEnd = UInt32(last.end)
+            moved.record.tokenCount = UInt64(last.tokenCount)
+        }
         moved.record.updatedSeconds = Platform.unixSeconds()
-        try store.write { transaction in
+        let key = try store.write { transaction in
             for ((hash, node, _), location) in zip(new, locations) {
                 var node = node
                 node.encodings[0].volumeId = location.volume
                 node.encodings[0].pageId = location.page
                 _ = try store.index.publish(node, hash: hash, in: transaction)
             }
-            try store.index.moveBuilding(key, to: moved, in: transaction)
+            return try moveHead(moved, transaction)
         }
         head = moved
+        building = key
         pending = []
         pendingBytes = 0
     }
@@ -105,20 +118,19 @@ final class PagePublisher {
         guard engineState?.count ?? 0 <= Self.engineStateBytesMax else {
             throw StoreError(.invalidArgument, "engine state has at most \(Self.engineStateBytesMax) bytes")
         }
-        try flush()
-        try store.write { transaction in
-            let headKey = key.head
+        try publishPending { moved, transaction in
             let previous = try store.index.head(name.kind, headKey, in: transaction)
-            try checkUnchanged(previous)
-            if let engineState { try keep(engineState, in: transaction) }
-            let finished = finishedHead(after: previous, frames: frames, provenance: provenance)
+            try checkUnchanged(previous, tip: moved)
+            if let engineState { try keep(engineState, after: moved, in: transaction) }
+            let finished = finish(moved, after: previous, frames: frames, provenance: provenance)
             try store.index.replaceHead(name.kind, headKey, with: finished, in: transaction)
-            try store.index.moveBuilding(key, to: nil, in: transaction)
+            if let building { try store.index.moveBuilding(building, to: nil, in: transaction) }
             try store.index.remove(try store.index.abandoned(name.kind, headKey, in: transaction), in: transaction)
+            return nil
         }
     }
 
-    private func checkUnchanged(_ previous: Head?) throws {
+    private func checkUnchanged(_ previous: Head?, tip: Head) throws {
         switch name.kind {
         case .session:
             guard previous == expectedHead else {
@@ -128,7 +140,7 @@ final class PagePublisher {
             }
         case .video:
             guard let previous, !isReplacing else { return }
-            guard previous.record.tip == head.record.tip, previous.record.tipEnd == head.record.tipEnd else {
+            guard previous.record.tip == tip.record.tip, previous.record.tipEnd == tip.record.tipEnd else {
                 throw StoreError(
                     .alreadyExists,
                     "a video '\(name.name)' with other content exists: choose another name, remove it, or replace it")
@@ -136,7 +148,9 @@ final class PagePublisher {
         }
     }
 
-    private func keep(_ engineState: [UInt8], in transaction: borrowing WriteTransaction) throws {
+    private func keep(
+        _ engineState: [UInt8], after head: Head, in transaction: borrowing WriteTransaction
+    ) throws {
         guard !head.isEmpty, let tip = try store.index.node(head.record.tip, in: transaction),
             tip.record.end == head.record.tipEnd
         else {
@@ -145,7 +159,8 @@ final class PagePublisher {
         try store.index.states.put(head.record.tip, engineState, in: transaction)
     }
 
-    private func finishedHead(after previous: Head?, frames: [VideoFrame], provenance: Provenance) -> Head {
+    /// The head as it stands under its name.
+    private func finish(_ head: Head, after previous: Head?, frames: [VideoFrame], provenance: Provenance) -> Head {
         var finished = head
         finished.record.writerProcess = 0
         finished.record.writerStarted = 0
@@ -167,16 +182,18 @@ final class PagePublisher {
 
     /// Lets go of the unfinished head without deleting anything: a later write of the name finds its pages, and then removes it.
     func release() {
+        guard let building else { return }
         var orphan = head
         orphan.record.writerProcess = 0
         orphan.record.writerStarted = 0
         // Best effort: a head that cannot be changed now counts as abandoned once this process has ended.
-        try? store.write { try store.index.moveBuilding(key, to: orphan, in: $0) }
+        try? store.write { try store.index.moveBuilding(building, to: orphan, in: $0) }
     }
 
     /// Removes the unfinished head, and the pages that nothing else shares.
     func remove() {
-        try? store.write { try store.index.moveBuilding(key, to: nil, in: $0) }
+        guard let building else { return }
+        try? store.write { try store.index.moveBuilding(building, to: nil, in: $0) }
         try? store.removeDeadVolumes()
     }
 }

@@ -28,7 +28,7 @@ extension Store {
             }
             var search = PrefixSearch(
                 index: index, hasher: hasher(tenant: tenant, model: model), tokens: tokens, pageTokens: pageTokens,
-                acceptance: acceptance)
+                windowTokens: model.spec.windowTokens, acceptance: acceptance)
             try search.run(in: transaction)
             let prefix = StoredPrefix(
                 tokenCount: search.matched, stop: search.stop, model: model.spec, tenant: tenantName,
@@ -45,6 +45,8 @@ private struct PrefixSearch {
     let hasher: ChainHasher
     let tokens: TokenSequence
     let pageTokens: Int
+    /// Tokens that an engine needs of sliding-window layers to go on.
+    let windowTokens: Int
     let acceptance: Acceptance
 
     private(set) var segments: [PageSegment] = []
@@ -52,7 +54,11 @@ private struct PrefixSearch {
 
     var matched: Int { segments.last?.range.upperBound ?? 0 }
 
-    init(index: Index, hasher: ChainHasher, tokens: TokenSequence, pageTokens: Int, acceptance: Acceptance) {
+    init(
+        index: Index, hasher: ChainHasher, tokens: TokenSequence, pageTokens: Int, windowTokens: Int,
+        acceptance: Acceptance
+    ) {
+        self.windowTokens = windowTokens
         self.index = index
         self.hasher = hasher
         self.tokens = tokens
@@ -97,26 +103,21 @@ private struct PrefixSearch {
         let start = segments.last.map { $0.pageFirstToken + pageTokens } ?? 0
         let limit = min(pageTokens, tokens.count - start)
         let key = ChildKey.prefix(base: base, tokens, start..<start + limit)
-        stop = .notStored
-        var best: [PageSegment] = []
-        var bestStop = MatchStop.notStored
+        var best: (segments: [PageSegment], stop: MatchStop, usable: Int)?
         for reversed in [false, true] {
             let range: KeyRange<RawBytes> = reversed ? .upTo(key) : .from(key)
             try index.children.forEachRaw(in: range, reversed: reversed, in: transaction) { childKey, value in
                 let agreed = Self.agreement(childKey, key)
-                let bestEnd = best.last?.used.upperBound ?? 0
-                guard agreed > bestEnd, bestEnd < limit else { return .stop }
-                let hash = try DigestKey.decode(value)
-                let (cover, coverStop) = try self.cover(hash, from: start, limit: limit, in: transaction)
-                if (cover.last?.used.upperBound ?? 0) > bestEnd || best.isEmpty && bestStop == .notStored {
-                    best = cover
-                    bestStop = coverStop
-                }
+                let usable = best?.usable ?? 0
+                guard agreed > 0, agreed > usable - start, usable < start + limit else { return .stop }
+                let (cover, coverStop) = try cover(try DigestKey.decode(value), from: start, limit: limit, in: transaction)
+                let coverUsable = (segments + cover).usableCount(windowTokens: windowTokens)
+                if best == nil || coverUsable > usable { best = (cover, coverStop, coverUsable) }
                 return .continue
             }
         }
-        segments += best
-        stop = matched == tokens.count ? .complete : bestStop
+        segments += best?.segments ?? []
+        stop = matched == tokens.count ? .complete : best?.stop ?? .notStored
     }
 
     /// Tokens in which two order keys agree; without bound where all the tokens that keys hold agree.
@@ -211,7 +212,7 @@ extension PageSegment {
         pageFirstToken = Int(node.record.pageFirstToken)
         nodeTokens = Int(node.record.start)..<Int(node.record.end)
         used = Int(node.record.start)..<usedEnd
-        completeFrom = Int(node.record.completeFrom)
+        completeFrom = Int(encoding.completeFrom)
         kind = Node.Kind(rawValue: node.record.kind) ?? .page
     }
 }

@@ -132,7 +132,7 @@ public final class SequenceWriter {
     private func sealPage() throws {
         let canonical = pageTokens.canonical(origin: pageFirstToken)
         let hash = hasher.page(after: base, tokens: canonical)
-        if try store.hasEncoding(of: hash, profile: profile) {
+        if try store.hasEncoding(of: hash, profile: profile, completeFrom: staging.completeFrom(0..<store.pageTokens)) {
             reusedTokenCount += store.pageTokens - tail.end
             try publisher.adopt(hash, end: store.pageTokens, tokenCount: tokenCount)
         } else {
@@ -160,7 +160,7 @@ public final class SequenceWriter {
         let canonical = pageTokens.canonical(origin: pageFirstToken)
         let hash = hasher.piece(after: base, start: tail.end, tokens: canonical)
         let parent = tail.end == 0 ? base : tail.tip
-        if try store.hasEncoding(of: hash, profile: .exact) {
+        if try store.hasEncoding(of: hash, profile: .exact, completeFrom: staging.completeFrom(tail.end..<end)) {
             reusedTokenCount += end - tail.end
             try publisher.adopt(hash, end: end, tokenCount: tokenCount)
         } else {
@@ -183,12 +183,11 @@ public final class SequenceWriter {
             volumeId: 0, pageId: 0, imageBytes: UInt32(page.count), profileId: profile.id, flags: 0,
             keyError: page.meanError.key + inherited.key / Float(tokens.count),
             valueError: page.meanError.value + inherited.value / Float(tokens.count),
-            createdSeconds: Platform.unixSeconds())
+            completeFrom: UInt32(staging.completeFrom(tokens)), createdSeconds: Platform.unixSeconds())
         let record = NodeRecord(
             base: base, parent: parent, pageFirstToken: UInt64(pageFirstToken), start: UInt32(tokens.lowerBound),
             end: UInt32(tokens.upperBound), parentEnd: UInt32(tokens.lowerBound),
-            completeFrom: UInt32(staging.completeFrom(tokens)), modelId: publisher.modelID,
-            tenantId: publisher.tenantID, children: 0, heads: 0, tokenBytes: UInt32(canonical.count),
+            modelId: publisher.modelID, tenantId: publisher.tenantID, children: 0, heads: 0, tokenBytes: UInt32(canonical.count),
             kind: kind.rawValue, encodingCount: 1, createdSeconds: Platform.unixSeconds())
         return Node(record: record, encodings: [encoding], tokens: canonical)
     }

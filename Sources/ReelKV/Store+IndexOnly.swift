@@ -45,11 +45,11 @@ extension Store {
         let hash = hasher.page(after: base, tokens: canonical)
         let record = NodeRecord(
             base: base, parent: base, pageFirstToken: UInt64(range.lowerBound), start: 0, end: UInt32(pageTokens),
-            parentEnd: 0, completeFrom: 0, modelId: model, tenantId: tenant, children: 0, heads: 0,
+            parentEnd: 0, modelId: model, tenantId: tenant, children: 0, heads: 0,
             tokenBytes: UInt32(canonical.count), kind: Node.Kind.page.rawValue, encodingCount: 1, createdSeconds: 0)
         let encoding = EncodingRecord(
             volumeId: volume, pageId: UInt64(page + 1), imageBytes: 1, profileId: Profile.exact.id, flags: 0, keyError: 0,
-            valueError: 0, createdSeconds: 0)
+            valueError: 0, completeFrom: 0, createdSeconds: 0)
         _ = try index.publish(Node(record: record, encodings: [encoding], tokens: canonical), hash: hash, in: transaction)
         return hash
     }

@@ -66,7 +66,7 @@ extension Store {
             hash: page.chainHash,
             encoding: EncodingRecord(
                 volumeId: page.volumeID, pageId: page.pageID, imageBytes: UInt32(clamping: page.imageBytes),
-                profileId: page.profileID, flags: 0, keyError: page.keyError, valueError: page.valueError,
+                profileId: page.profileID, flags: 0, keyError: page.keyError, valueError: page.valueError, completeFrom: 0,
                 createdSeconds: page.createdSeconds),
             pageFirstToken: page.tokens.lowerBound, nodeTokens: 0..<page.tokens.count, used: 0..<page.tokens.count,
             completeFrom: 0, kind: page.isTail ? .piece : .page)

@@ -85,17 +85,20 @@ extension Store {
             let node = try NodeView(bytes)
             guard let model = models[node.record.modelId] else { return .continue }
             let tokens = Int(node.record.end - node.record.start)
-            let elements = model.elements(of: node.record)
+            let encodings = (0..<node.encodingCount).map { node.encoding($0) }
+            let completeFrom = encodings.map(\.completeFrom).min() ?? node.record.start
+            let elements = model.elements(of: node.record, completeFrom: completeFrom)
             statistics.tokens += tokens
             statistics.elements += elements
             statistics.exactBytes += elements * model.elementType.byteCount
-            for encoding in (0..<node.encodingCount).map({ node.encoding($0) }) {
+            for encoding in encodings {
                 var profile =
                     profiles[encoding.profileId]
                     ?? StoreStatistics.Profile(
                         profileID: encoding.profileId, pages: 0, tokens: 0, elements: 0, imageBytes: 0, exactBytes: 0)
                 profile.pages += 1
                 profile.tokens += tokens
+                let elements = model.elements(of: node.record, completeFrom: encoding.completeFrom)
                 profile.elements += elements
                 profile.imageBytes += Int(encoding.imageBytes)
                 profile.exactBytes += elements * model.elementType.byteCount
@@ -109,8 +112,8 @@ extension Store {
 
 extension ModelSpec {
     /// Elements a node holds: sliding-window layers may lack its first tokens.
-    fileprivate func elements(of node: NodeRecord) -> Int {
+    fileprivate func elements(of node: NodeRecord, completeFrom: UInt32) -> Int {
         let lacking = layers.filter { $0.slidingWindow != nil }.reduce(0) { $0 + $1.elementsPerToken }
-        return elementsPerToken * Int(node.end - node.start) - lacking * Int(node.completeFrom - node.start)
+        return elementsPerToken * Int(node.end - node.start) - lacking * (Int(completeFrom) - Int(node.start))
     }
 }

@@ -20,6 +20,7 @@ extension Store {
         protectedTokens: Set<Int> = [], startingFrom start: StoredPrefix? = nil, replacing: Bool = false
     ) throws -> SequenceWriter {
         try name.check()
+        try checkWritable()
         let model = try storedModel(named: modelName)
         let tenant = try makeTenant(named: name.tenant)
         let existing = try existingSession(name, tenant: tenant)
@@ -64,13 +65,14 @@ extension Store {
             modelID: model.id, tenantID: tenant.id, root: hasher(tenant: tenant, model: model).root)
     }
 
-    /// Whether a node is stored in that profile, and readable.
-    func hasEncoding(of hash: Digest, profile: Profile) throws -> Bool {
+    /// Whether a node is stored in that profile, readable, and with all layers from `completeFrom` on.
+    func hasEncoding(of hash: Digest, profile: Profile, completeFrom: Int) throws -> Bool {
         try read { transaction in
             try index.nodes.withValue(hash, in: transaction) { bytes in
                 let node = try NodeView(bytes)
                 return (0..<node.encodingCount).contains {
-                    node.encoding($0).profileId == profile.id && !node.encoding($0).isQuarantined
+                    let encoding = node.encoding($0)
+                    return encoding.profileId == profile.id && !encoding.isQuarantined && encoding.completeFrom <= completeFrom
                 }
             } ?? false
         }

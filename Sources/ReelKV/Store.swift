@@ -88,10 +88,12 @@ public final class Store: Sendable {
     }
 
     func write<R>(_ body: (borrowing WriteTransaction) throws -> R) throws -> R {
-        guard access == .readWrite else {
-            throw StoreError(.readOnly, "the store \(path) was opened read-only")
-        }
+        try checkWritable()
         return try StoreError.translating { try index.environment.write(body) }
+    }
+
+    func checkWritable() throws {
+        guard access == .readWrite else { throw StoreError(.readOnly, "the store \(path) was opened read-only") }
     }
 
     // MARK: - Chains

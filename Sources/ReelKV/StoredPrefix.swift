@@ -87,20 +87,30 @@ public struct StoredPrefix: Sendable {
 }
 
 extension StoredPrefix {
-    /// The longest beginning of this prefix from which an engine can go on: its sliding-window layers' last tokens must be
-    /// there. A window of W tokens needs the W - 1 tokens before the next one.
+    /// The longest beginning of this prefix from which an engine can go on: its sliding-window layers' last tokens must be there.
     func trimmedToSlidingWindows() -> StoredPrefix {
-        let needed = model.layers.compactMap(\.slidingWindow).max().map { $0 - 1 } ?? 0
-        guard needed > 0 else { return self }
+        cut(to: segments.usableCount(windowTokens: model.windowTokens), stop: .slidingWindowIncomplete)
+    }
+}
+
+extension ModelSpec {
+    /// Tokens before the next one that an engine needs of its sliding-window layers: a window of W takes the last W - 1.
+    var windowTokens: Int { layers.compactMap(\.slidingWindow).max().map { $0 - 1 } ?? 0 }
+}
+
+extension [PageSegment] {
+    /// How many of these consecutive segments' tokens an engine can go on after, when it needs `windowTokens` of every layer.
+    func usableCount(windowTokens: Int) -> Int {
+        guard windowTokens > 0 else { return last?.range.upperBound ?? 0 }
         var runStart = 0  // every layer is present from this token on
         var usable = 0
-        for segment in segments {
+        for segment in self {
             if segment.completeFrom > segment.used.lowerBound {
-                runStart = segment.pageFirstToken + min(segment.completeFrom, segment.used.upperBound)
+                runStart = segment.pageFirstToken + Swift.min(segment.completeFrom, segment.used.upperBound)
             }
             let end = segment.range.upperBound
-            if runStart == 0 || end - runStart >= needed { usable = end }
+            if runStart == 0 || end - runStart >= windowTokens { usable = end }
         }
-        return cut(to: usable, stop: .slidingWindowIncomplete)
+        return usable
     }
 }

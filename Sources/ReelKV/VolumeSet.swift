@@ -196,11 +196,20 @@ final class VolumeSet: Sendable {
 
     // MARK: - Removing
 
-    /// Removes sealed volumes in which nothing lives any more. One whose writer has yet to publish what it appended stays.
+    /// Removes sealed volumes in which nothing lives any more, and files that no record knows: a crash can leave such. A volume whose
+    /// writer has yet to publish what it appended stays.
     func removeDead() throws {
-        let dead = try index.environment.read { try index.allVolumes(in: $0) }
-            .filter { $0.record.isSealed && $0.record.livePages == 0 }
-        for (id, _) in dead {
+        // The files first: one that a writer makes after this has its record by then.
+        let files = try Platform.list(folder).filter { $0.hasSuffix(".mdb") }
+        let records = try index.environment.read { try index.allVolumes(in: $0) }
+        let known = Set(records.map { Self.fileName(of: $0.id) })
+        for file in files where !known.contains(file) {
+            guard let lock = try FileLock(path: folder + "/" + file) else { continue }
+            try Platform.remove(folder + "/" + file)
+            try Platform.remove(folder + "/" + file + "-lock")
+            withExtendedLifetime(lock) {}
+        }
+        for (id, record) in records where record.isSealed && record.livePages == 0 {
             let lock = Platform.exists(path(of: id)) ? try FileLock(path: path(of: id)) : nil
             guard lock != nil || !Platform.exists(path(of: id)) else { continue }
             let removed = try index.environment.write { transaction in

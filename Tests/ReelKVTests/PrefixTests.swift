@@ -153,6 +153,15 @@ struct PrefixTests {
         let shorter = try store.longestPrefix(of: cache.tokens[0..<250], model: "small")
         #expect(shorter.tokenCount == 0)
         #expect(shorter.stop == .slidingWindowIncomplete)
+        // a shorter prefill of the same tokens brings the window's tokens there, and the page is taken from it
+        let second = try store.writer(for: .video("shorter"), model: "small", profile: .exact)
+        var shortLayers = try cache.layers(0..<250)
+        shortLayers[1] = try cache.layers(200..<250)[1]
+        try second.append(cache.tokens[0..<250], layers: shortLayers)
+        try second.finish()
+        let found = try store.longestPrefix(of: cache.tokens[0..<250], model: "small")
+        #expect(found.tokenCount == 250)
+        #expect(try restored(store, found, layers: 1..<2, tokens: 211..<250)[0] == cache.bytes(layer: 1, 211..<250))
         try expectSound(store)
     }
 }

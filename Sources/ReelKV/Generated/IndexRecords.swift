@@ -260,8 +260,6 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
     package var end: UInt32
     /// tokens of the page that the parent contributes; equals start (0 when the parent is the base)
     package var parentEnd: UInt32
-    /// first token of the page from which every layer is present; start when none is lacking
-    package var completeFrom: UInt32
     /// the model
     package var modelId: UInt32
     /// the tenant
@@ -280,14 +278,13 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
     package var createdSeconds: Int64
 
     // swift-format-ignore
-    package init(base: Digest, parent: Digest, pageFirstToken: UInt64, start: UInt32, end: UInt32, parentEnd: UInt32, completeFrom: UInt32, modelId: UInt32, tenantId: UInt32, children: UInt32, heads: UInt32, tokenBytes: UInt32, kind: UInt8, encodingCount: UInt8, createdSeconds: Int64) {
+    package init(base: Digest, parent: Digest, pageFirstToken: UInt64, start: UInt32, end: UInt32, parentEnd: UInt32, modelId: UInt32, tenantId: UInt32, children: UInt32, heads: UInt32, tokenBytes: UInt32, kind: UInt8, encodingCount: UInt8, createdSeconds: Int64) {
         self.base = base
         self.parent = parent
         self.pageFirstToken = pageFirstToken
         self.start = start
         self.end = end
         self.parentEnd = parentEnd
-        self.completeFrom = completeFrom
         self.modelId = modelId
         self.tenantId = tenantId
         self.children = children
@@ -307,14 +304,13 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
         start = bytes.loadLittleEndian(at: offset + 72, as: UInt32.self)
         end = bytes.loadLittleEndian(at: offset + 76, as: UInt32.self)
         parentEnd = bytes.loadLittleEndian(at: offset + 80, as: UInt32.self)
-        completeFrom = bytes.loadLittleEndian(at: offset + 84, as: UInt32.self)
-        modelId = bytes.loadLittleEndian(at: offset + 88, as: UInt32.self)
-        tenantId = bytes.loadLittleEndian(at: offset + 92, as: UInt32.self)
-        children = bytes.loadLittleEndian(at: offset + 96, as: UInt32.self)
-        heads = bytes.loadLittleEndian(at: offset + 100, as: UInt32.self)
-        tokenBytes = bytes.loadLittleEndian(at: offset + 104, as: UInt32.self)
-        kind = bytes.loadLittleEndian(at: offset + 108, as: UInt8.self)
-        encodingCount = bytes.loadLittleEndian(at: offset + 109, as: UInt8.self)
+        modelId = bytes.loadLittleEndian(at: offset + 84, as: UInt32.self)
+        tenantId = bytes.loadLittleEndian(at: offset + 88, as: UInt32.self)
+        children = bytes.loadLittleEndian(at: offset + 92, as: UInt32.self)
+        heads = bytes.loadLittleEndian(at: offset + 96, as: UInt32.self)
+        tokenBytes = bytes.loadLittleEndian(at: offset + 100, as: UInt32.self)
+        kind = bytes.loadLittleEndian(at: offset + 104, as: UInt8.self)
+        encodingCount = bytes.loadLittleEndian(at: offset + 105, as: UInt8.self)
         createdSeconds = bytes.loadLittleEndian(at: offset + 112, as: Int64.self)
     }
 
@@ -326,15 +322,14 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
         bytes.storeLittleEndian(start, at: offset + 72)
         bytes.storeLittleEndian(end, at: offset + 76)
         bytes.storeLittleEndian(parentEnd, at: offset + 80)
-        bytes.storeLittleEndian(completeFrom, at: offset + 84)
-        bytes.storeLittleEndian(modelId, at: offset + 88)
-        bytes.storeLittleEndian(tenantId, at: offset + 92)
-        bytes.storeLittleEndian(children, at: offset + 96)
-        bytes.storeLittleEndian(heads, at: offset + 100)
-        bytes.storeLittleEndian(tokenBytes, at: offset + 104)
-        bytes.storeLittleEndian(kind, at: offset + 108)
-        bytes.storeLittleEndian(encodingCount, at: offset + 109)
-        bytes.storeZero(at: offset + 110, count: 2)
+        bytes.storeLittleEndian(modelId, at: offset + 84)
+        bytes.storeLittleEndian(tenantId, at: offset + 88)
+        bytes.storeLittleEndian(children, at: offset + 92)
+        bytes.storeLittleEndian(heads, at: offset + 96)
+        bytes.storeLittleEndian(tokenBytes, at: offset + 100)
+        bytes.storeLittleEndian(kind, at: offset + 104)
+        bytes.storeLittleEndian(encodingCount, at: offset + 105)
+        bytes.storeZero(at: offset + 106, count: 6)
         bytes.storeLittleEndian(createdSeconds, at: offset + 112)
         bytes.storeZero(at: offset + 120, count: 8)
     }
@@ -342,7 +337,7 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
 
 /// Where one encoding of a node lies, and how exact it is.
 package struct EncodingRecord: FixedLayoutRecord, Hashable, Sendable {
-    package static let byteCount = 40
+    package static let byteCount = 48
 
     /// the volume
     package var volumeId: UInt64
@@ -358,11 +353,13 @@ package struct EncodingRecord: FixedLayoutRecord, Hashable, Sendable {
     package var keyError: Float
     /// NMSE of the values, likewise
     package var valueError: Float
+    /// first token of the page from which every layer is present; the node's start when none is lacking
+    package var completeFrom: UInt32
     /// Unix time
     package var createdSeconds: Int64
 
     // swift-format-ignore
-    package init(volumeId: UInt64, pageId: UInt64, imageBytes: UInt32, profileId: UInt16, flags: UInt16, keyError: Float, valueError: Float, createdSeconds: Int64) {
+    package init(volumeId: UInt64, pageId: UInt64, imageBytes: UInt32, profileId: UInt16, flags: UInt16, keyError: Float, valueError: Float, completeFrom: UInt32, createdSeconds: Int64) {
         self.volumeId = volumeId
         self.pageId = pageId
         self.imageBytes = imageBytes
@@ -370,6 +367,7 @@ package struct EncodingRecord: FixedLayoutRecord, Hashable, Sendable {
         self.flags = flags
         self.keyError = keyError
         self.valueError = valueError
+        self.completeFrom = completeFrom
         self.createdSeconds = createdSeconds
     }
 
@@ -383,7 +381,8 @@ package struct EncodingRecord: FixedLayoutRecord, Hashable, Sendable {
         flags = bytes.loadLittleEndian(at: offset + 22, as: UInt16.self)
         keyError = bytes.loadLittleEndian(at: offset + 24, as: Float.self)
         valueError = bytes.loadLittleEndian(at: offset + 28, as: Float.self)
-        createdSeconds = bytes.loadLittleEndian(at: offset + 32, as: Int64.self)
+        completeFrom = bytes.loadLittleEndian(at: offset + 32, as: UInt32.self)
+        createdSeconds = bytes.loadLittleEndian(at: offset + 40, as: Int64.self)
     }
 
     /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
@@ -395,7 +394,9 @@ package struct EncodingRecord: FixedLayoutRecord, Hashable, Sendable {
         bytes.storeLittleEndian(flags, at: offset + 22)
         bytes.storeLittleEndian(keyError, at: offset + 24)
         bytes.storeLittleEndian(valueError, at: offset + 28)
-        bytes.storeLittleEndian(createdSeconds, at: offset + 32)
+        bytes.storeLittleEndian(completeFrom, at: offset + 32)
+        bytes.storeZero(at: offset + 36, count: 4)
+        bytes.storeLittleEndian(createdSeconds, at: offset + 40)
     }
 }
 

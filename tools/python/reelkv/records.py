@@ -238,7 +238,6 @@ class NodeRecord(NamedTuple):
     start: int
     end: int
     parent_end: int
-    complete_from: int
     model_id: int
     tenant_id: int
     children: int
@@ -253,7 +252,7 @@ class NodeRecord(NamedTuple):
         return cls._make(NODERECORD_STRUCT.unpack_from(data, offset))
 
 
-NODERECORD_STRUCT = struct.Struct("<32s32sQIIIIIIIIIBB2xq8x")
+NODERECORD_STRUCT = struct.Struct("<32s32sQIIIIIIIIBB6xq8x")
 
 
 class EncodingRecord(NamedTuple):
@@ -266,6 +265,7 @@ class EncodingRecord(NamedTuple):
     flags: int
     key_error: float
     value_error: float
+    complete_from: int
     created_seconds: int
 
     @classmethod
@@ -273,7 +273,7 @@ class EncodingRecord(NamedTuple):
         return cls._make(ENCODINGRECORD_STRUCT.unpack_from(data, offset))
 
 
-ENCODINGRECORD_STRUCT = struct.Struct("<QQIHHffq")
+ENCODINGRECORD_STRUCT = struct.Struct("<QQIHHffI4xq")
 
 
 class HeadRecord(NamedTuple):
