@@ -1,13 +1,13 @@
 import CXXHash
 
 /// XXH3-64, the checksum of every piece of a page image.
-enum Checksum {
-    static func of(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
+package enum Checksum {
+    package static func of(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
         XXH3_64bits(bytes.baseAddress, bytes.count)
     }
 
     /// The checksum of two ranges of `bytes`, one after the other.
-    static func of(_ bytes: UnsafeRawBufferPointer, _ first: Range<Int>, then second: Range<Int>) throws(CodecError) -> UInt64 {
+    package static func of(_ bytes: UnsafeRawBufferPointer, _ first: Range<Int>, then second: Range<Int>) throws(CodecError) -> UInt64 {
         guard let state = XXH3_createState() else { throw CodecError(.invalidArgument, "out of memory for a checksum") }
         defer { XXH3_freeState(state) }
         XXH3_64bits_reset(state)

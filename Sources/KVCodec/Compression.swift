@@ -37,10 +37,10 @@ final class Compressor {
 }
 
 /// A zstd decompressor that believes nothing it reads.
-final class Decompressor {
+package final class Decompressor {
     private let context: OpaquePointer
 
-    init() throws(CodecError) {
+    package init() throws(CodecError) {
         guard let context = ZSTD_createDCtx() else { throw CodecError(.invalidArgument, "out of memory for a decompressor") }
         self.context = context
     }
@@ -48,7 +48,7 @@ final class Decompressor {
     deinit { ZSTD_freeDCtx(context) }
 
     /// Fills `output` exactly, or throws.
-    func decompress(
+    package func decompress(
         _ bytes: UnsafeRawBufferPointer, encoding: StreamEncoding, into output: UnsafeMutableRawBufferPointer
     ) throws(CodecError) {
         switch encoding {

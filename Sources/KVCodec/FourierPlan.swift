@@ -1,7 +1,7 @@
 import CKVKernels
 
 /// The tables of a Fourier transform across `length` channels, and room to work in.
-final class FourierPlan {
+package final class FourierPlan {
     let length: Int
     private let tables: [Float]
     private let lanes: UnsafeMutablePointer<Float>
@@ -9,7 +9,7 @@ final class FourierPlan {
 
     static let laneCount = Int(KV_LANES)
 
-    init(length: Int) {
+    package init(length: Int) {
         self.length = length
         self.tables = [Float](unsafeUninitializedCapacity: kv_fourier_table_count(length)) { buffer, count in
             kv_fourier_fill_tables(length, buffer.baseAddress)
@@ -27,7 +27,7 @@ final class FourierPlan {
     }
 
     /// Transforms every row of `rows` `[count, length]` in place.
-    func transform(_ rows: UnsafeMutablePointer<Float>, count: Int, inverse: Bool) {
+    package func transform(_ rows: UnsafeMutablePointer<Float>, count: Int, inverse: Bool) {
         var first = 0
         while first < count {
             let width = min(Self.laneCount, count - first)

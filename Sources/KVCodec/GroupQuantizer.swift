@@ -35,6 +35,13 @@ package enum GroupQuantizer {
         return rows / group * (group / perByte) + (last + perByte - 1) / perByte
     }
 
+    /// The value of each of the 256 scale codes.
+    package static func scaleValues(anchor: Int, steps: Int) -> [Float] {
+        var table = [Float](repeating: 0, count: 256)
+        kv_scale_values(Int32(anchor), Int32(steps), &table)
+        return table
+    }
+
     /// What a matrix `[rows][columns]` comes back as after quantizing it in groups along its rows. For measuring quantizers by themselves.
     package static func roundTrip(
         _ values: [Float], rows: Int, columns: Int, quantizer: Quantizer, options: EncoderOptions
@@ -43,8 +50,7 @@ package enum GroupQuantizer {
         let group = options.groupSize
         let result = quantize(values, rows: rows, columns: columns, group: group, quantizer: kernel)
         let groups = (rows + group - 1) / group
-        var table = [Float](repeating: 0, count: 256)
-        kv_scale_values(Int32(result.anchor), Int32(result.steps), &table)
+        let table = scaleValues(anchor: Int(result.anchor), steps: Int(result.steps))
         var units = [Float](repeating: 0, count: columns)
         kv_mean_units(result.scales, groups, columns, table, kernel.mean_shift, &units)
         var scales = [Float](repeating: 0, count: groups * columns)

@@ -18,6 +18,11 @@ public struct EncodedPage: Sendable {
     /// NMSE per layer, measured by decoding what was encoded; nil for a layer that the page lacks.
     public let errors: [LayerError?]
 
+    package init(bytes: [UInt8], errors: [LayerError?]) {
+        self.bytes = bytes
+        self.errors = errors
+    }
+
     /// Mean over the layers that the page holds; 0 when it holds none.
     public var meanError: LayerError { errors.mean }
 }
