@@ -8,7 +8,7 @@ writes to a store.
     with Store("path/to/store") as store:
         head = store.head("video/clip")
         cache = store.read(head, layer=0)
-        keys = store.model(head.record.model_id).element_type.to_float32(cache.key)
+        keys = cache.element_type.to_float32(cache.key)  # [heads, tokens, dim]
 """
 
 from .codec import decode_layer

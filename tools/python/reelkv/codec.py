@@ -31,11 +31,12 @@ from .values import ElementType
 LEVELS = {UNIFORM: (1, 0), SIGN: (2, -1), TERNARY: (1, -1)}
 
 
-def decode_layer(image: PageImage, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Keys and values of one layer, as bits of the image's element type: `[heads, tokens, dim]` each.
+def decode_layer(image: PageImage, index: int, output: ElementType | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Keys and values of one layer, `[heads, tokens, dim]` each, as bits of `output`: by default the image's own element type.
 
     The tokens are those that the layer holds: from `image.layers[index].first_token` on.
     """
+    output = output or image.element_type
     data = image.section(index)
     entry = image.layers[index]
     classes = image.classes[entry.first_token :]
@@ -43,13 +44,14 @@ def decode_layer(image: PageImage, index: int) -> tuple[np.ndarray, np.ndarray]:
     parts = parse_section(data, entry.layer, image.element_type, present)
     tensors = []
     for tensor, dim in ((KEY, entry.layer.key_dim), (VALUE, entry.layer.value_dim)):
-        bits = np.zeros((entry.layer.heads, len(classes), dim), image.element_type.storage)
+        bits = np.zeros((entry.layer.heads, len(classes), dim), output.storage)
         own = [part for part in parts if part.record.tensor == tensor]
         while own:
             part = own.pop(0)
             tokens = np.flatnonzero(part.record.token_classes >> classes & 1)
             if part.record.scheme == EXACT:
-                bits[:, tokens] = _decode_exact(part, entry.layer.heads, len(tokens), image.element_type)
+                exact = _decode_exact(part, entry.layer.heads, len(tokens), image.element_type)
+                bits[:, tokens] = output.convert(exact, image.element_type)
                 continue
             if part.record.channel_set == MASKED:
                 values = _decode_mixed(part, own.pop(0), entry.layer.heads, len(tokens), dim)
@@ -57,7 +59,7 @@ def decode_layer(image: PageImage, index: int) -> tuple[np.ndarray, np.ndarray]:
                 values = _decode_quantized(part, entry.layer.heads, len(tokens))
             if part.has(UNROTATED):
                 values = rotate(values, entry.layer.rotary, image.positions[:, entry.first_token + tokens])
-            bits[:, tokens] = image.element_type.from_float32(values)
+            bits[:, tokens] = output.from_float32(values)
         tensors.append(bits)
     return tensors[0], tensors[1]
 

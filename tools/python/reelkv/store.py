@@ -23,6 +23,7 @@ from .records import (
     VolumeRecord,
 )
 from .tokens import Tokens
+from .values import ElementType
 
 STORE_MAGIC = int.from_bytes(b"\x89REELKV\n", "little")
 VOLUME_MAGIC = int.from_bytes(b"\x89RKVVOL\n", "little")
@@ -51,10 +52,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class LayerCache:
-    """One layer of a sequence. Bits of the model's element type, `[heads, tokens, dim]` each."""
+    """One layer of a sequence: keys and values `[heads, tokens, dim]`, as bits of `element_type`."""
 
     key: np.ndarray
     value: np.ndarray
+    element_type: ElementType
     first_token: int
     """The tokens from here on are all there; a layer with a sliding window may lack some before, and then has zeros there."""
 
@@ -177,15 +179,13 @@ class Store:
         while missing > 0:
             node = self.node(hash)
             check_name(node, hasher)
-            segment = Segment(node, min(end, node.record.end))
-            # a parent may lie wholly behind where its child goes on, and then gives nothing
-            if segment.token_count > 0:
-                if segment.first_token + segment.token_count != missing:
-                    raise FormatError(f"node {hash.hex()} does not end where the tokens after it begin")
-                segments.append(segment)
-                missing = segment.first_token
+            segment = Segment(node, end)
+            if not node.record.start < end <= node.record.end or segment.first_token + segment.token_count != missing:
+                raise FormatError(f"node {hash.hex()} does not end where the tokens after it begin")
+            segments.append(segment)
+            missing = segment.first_token
             hash = node.record.parent
-            end = min(end, node.record.parent_end) if node.record.start > 0 else self.record.page_tokens
+            end = node.record.parent_end if node.record.start > 0 else self.record.page_tokens
         if head.record.token_count > 0 and hash != hasher.root:
             raise FormatError(f"the chain of {head.name!r} does not end at its root")
         return segments[::-1]
@@ -194,7 +194,7 @@ class Store:
         """Ids and media of the whole sequence. Positions are left to the pages."""
         whole = Tokens()
         for segment in self.chain(head):
-            whole.append(Tokens.parse(segment.node.tokens), segment.node.record.start, segment.end)
+            whole.extend(Tokens.parse(segment.node.tokens), segment.node.record.start, segment.end)
         return whole
 
     # Pages
@@ -216,14 +216,15 @@ class Store:
             raise FormatError(f"page {encoding.page_id} of volume {encoding.volume_id} is not the image of its node")
         return image
 
-    def read(self, head: Head, layer: int) -> LayerCache:
-        """Decodes one layer of a whole sequence, and checks every section on the way."""
+    def read(self, head: Head, layer: int, output: ElementType | None = None) -> LayerCache:
+        """Decodes one layer of a whole sequence as `output`, by default the model's own type. Checks every section on the way."""
         model = self.model(head.record.model_id)
         if not 0 <= layer < len(model.layers):
             raise NotStoredError(f"model {model.name!r} has {len(model.layers)} layers; there is no layer {layer}")
         geometry, count = model.layers[layer], head.record.token_count
-        key = np.zeros((geometry.heads, count, geometry.key_dim), model.element_type.storage)
-        value = np.zeros((geometry.heads, count, geometry.value_dim), model.element_type.storage)
+        output = output or model.element_type
+        key = np.zeros((geometry.heads, count, geometry.key_dim), output.storage)
+        value = np.zeros((geometry.heads, count, geometry.value_dim), output.storage)
         complete_from = 0
         for segment in self.chain(head):
             image = self.image(segment.node)
@@ -233,9 +234,9 @@ class Store:
             if held_from > 0:
                 complete_from = min(first, end)
             if first < end:
-                decoded = decode_layer(image, layer)
+                decoded = decode_layer(image, layer, output)
                 key[:, first:end], value[:, first:end] = (bits[:, : end - first] for bits in decoded)
-        return LayerCache(key, value, complete_from)
+        return LayerCache(key, value, output, complete_from)
 
     def _volume(self, volume_id: int) -> lmdb.Environment:
         if volume_id not in self._volumes:
