@@ -99,7 +99,8 @@ class Store:
 
     def _open(self, path: Path, lock: bool, **options) -> lmdb.Environment:
         try:
-            return lmdb.open(str(path), subdir=False, readonly=True, lock=lock, create=False, **options)
+            # a map size of 0 takes the one that the file names
+            return lmdb.open(str(path), map_size=0, subdir=False, readonly=True, lock=lock, create=False, **options)
         except lmdb.Error as error:
             raise FormatError(f"{path} cannot be opened: {error}") from None
 
@@ -115,13 +116,13 @@ class Store:
     # The index
 
     def _get(self, database: str, key: bytes) -> bytes | None:
-        with self._index.begin(db=self._databases[database]) as transaction:
-            return transaction.get(key)
+        with _begin(self._index) as transaction:
+            return transaction.get(key, db=self._databases[database])
 
     def items(self, database: str) -> list[tuple[bytes, bytes]]:
         """Every key and value of one database of the index, as stored."""
-        with self._index.begin(db=self._databases[database]) as transaction:
-            return list(transaction.cursor())
+        with _begin(self._index) as transaction:
+            return list(transaction.cursor(self._databases[database]))
 
     def models(self) -> list[Model]:
         return [Model.parse(key.decode(), value) for key, value in self.items("model")]
@@ -204,7 +205,7 @@ class Store:
         encoding = encoding or node.best_encoding()
         if encoding is None:
             raise NotStoredError(f"every image of node {node.hash.hex()} is quarantined")
-        with self._volume(encoding.volume_id).begin() as transaction:
+        with _begin(self._volume(encoding.volume_id)) as transaction:
             data = transaction.get(struct.pack(">Q", encoding.page_id))
         if data is None or encoding.page_id == 0:
             raise NotStoredError(f"volume {encoding.volume_id} holds no page {encoding.page_id}")
@@ -257,7 +258,7 @@ class Store:
         return self._volumes[volume_id]
 
     def _check_header(self, environment: lmdb.Environment, volume_id: int):
-        with environment.begin() as transaction:
+        with _begin(environment) as transaction:
             data = transaction.get(bytes(8))
         if data is None or len(data) != VOLUMEHEADER_STRUCT.size:
             raise FormatError(f"volume {volume_id} has no header")
@@ -266,6 +267,15 @@ class Store:
             raise FormatError(f"volume {volume_id} is no volume, or of a newer version than {FORMAT_VERSION}")
         if (header.store_id, header.volume_id) != (self.record.store_id, volume_id):
             raise FormatError(f"volume {volume_id} belongs to another store or is another volume")
+
+
+def _begin(environment: lmdb.Environment) -> lmdb.Transaction:
+    try:
+        return environment.begin()
+    except lmdb.MapResizedError:
+        # another process has made the file larger than the map
+        environment.set_mapsize(0)
+        return environment.begin()
 
 
 def check_name(node: Node, hasher: ChainHasher):
