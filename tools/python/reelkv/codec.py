@@ -31,6 +31,7 @@ from .values import ElementType
 LEVELS = {UNIFORM: (1, 0), SIGN: (2, -1), TERNARY: (1, -1)}
 
 
+@np.errstate(over="ignore", invalid="ignore")  # an image that no encoder wrote may overflow
 def decode_layer(image: PageImage, index: int, output: ElementType | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Keys and values of one layer, `[heads, tokens, dim]` each, as bits of `output`: by default the image's own element type.
 
@@ -107,11 +108,10 @@ def _decode_quantized(part: Part, heads: int, tokens: int) -> np.ndarray:
     group_of_row = np.arange(rows) // group
     slope, offset = LEVELS[part.record.scheme]
     levels = codes.astype(np.float32) * np.float32(slope) + np.float32(offset)
-    with np.errstate(over="ignore", invalid="ignore"):  # an image that no encoder wrote may overflow
-        values = means[:, group_of_row] + levels * scales[:, group_of_row]
-        if part.has(FOURIER):
-            spectra = values.transpose(2, 0, 1).reshape(channels, heads * tokens)
-            values = fourier.inverse(spectra).reshape(channels, heads, tokens).transpose(1, 2, 0)
+    values = means[:, group_of_row] + levels * scales[:, group_of_row]
+    if part.has(FOURIER):
+        spectra = values.transpose(2, 0, 1).reshape(channels, heads * tokens)
+        values = fourier.inverse(spectra).reshape(channels, heads, tokens).transpose(1, 2, 0)
     return values.transpose(0, 2, 1) if along else values
 
 

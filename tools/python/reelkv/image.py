@@ -108,8 +108,9 @@ def _read_header(data: bytes) -> PageHeader:
         raise FormatError(f"the page should have {header.image_bytes} bytes and has {len(data)}")
     if not PAGEHEADER_STRUCT.size <= header.prologue_bytes <= len(data) or header.prologue_bytes % 8 != 0:
         raise FormatError(f"a prologue of {header.prologue_bytes} bytes does not fit the page")
-    if not 1 <= header.token_count <= TOKENS_MAX or not 1 <= header.layer_count <= LAYERS_MAX:
-        raise FormatError(f"a page of {header.token_count} tokens and {header.layer_count} layers")
+    tokens_fit = 1 <= header.token_count <= TOKENS_MAX and header.first_token <= (1 << 63) - 1 - TOKENS_MAX
+    if not tokens_fit or not 1 <= header.layer_count <= LAYERS_MAX:
+        raise FormatError(f"a page of {header.token_count} tokens from {header.first_token} and {header.layer_count} layers")
     if header.rotary_count > LAYERS_MAX or header.position_streams > 4 or header.element_type not in ELEMENT_TYPES:
         raise FormatError("a page with an unknown element type, or too many rotary tables or position streams")
     return header
