@@ -30,6 +30,16 @@ class Layer:
     sliding_window: int
     rotary: Rotary | None
 
+    def check(self, index: int):
+        """Throws when the rotary table does not fit the keys."""
+        if self.rotary is None:
+            return
+        pairs = len(self.rotary.inverse_frequencies)
+        if not 1 <= pairs <= self.key_dim // 2 or not np.isfinite(self.rotary.inverse_frequencies).all():
+            raise FormatError(f"layer {index}: {pairs} rotary pairs do not fit keys of {self.key_dim} channels")
+        if self.rotary.sections and sum(self.rotary.sections) != pairs:
+            raise FormatError(f"layer {index}: rotary sections {self.rotary.sections} do not add up to {pairs} pairs")
+
 
 @dataclass(frozen=True)
 class Model:
@@ -54,7 +64,7 @@ class Model:
         at = MODELRECORD_STRUCT.size + record.layer_count * LAYERRECORD_STRUCT.size
         tables = []
         for _ in range(record.rotary_count):
-            table, at = _parse_rotary(data, at)
+            table, at = parse_rotary(data, at)
             tables.append(table)
         if at != len(data):
             raise FormatError(f"{len(data) - at} bytes follow the last rotary table")
@@ -63,6 +73,7 @@ class Model:
             layer = LayerRecord.read(data, MODELRECORD_STRUCT.size + index * LAYERRECORD_STRUCT.size)
             rotary = None if layer.rotary_index == NO_ROTARY else tables[layer.rotary_index]
             layers.append(Layer(layer.key_value_heads, layer.key_dim, layer.value_dim, layer.sliding_window, rotary))
+            layers[-1].check(index)
         kind = ELEMENT_TYPES[record.element_type]
         return cls(name, record.model_id, record.fingerprint, kind, tuple(layers), bytes(data))
 
@@ -73,7 +84,8 @@ class Model:
         return plain + self.record[MODELRECORD_STRUCT.size :]
 
 
-def _parse_rotary(data: bytes, at: int) -> tuple[Rotary, int]:
+def parse_rotary(data: bytes, at: int) -> tuple[Rotary, int]:
+    """The table at an offset, and where it ends. Model records and page images keep tables in the same form."""
     record = RotaryRecord.read(data, at)
     if record.pairing not in (PAIRING_HALVES, PAIRING_INTERLEAVED):
         raise FormatError(f"rotary pairing {record.pairing} is not known")

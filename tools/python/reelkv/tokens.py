@@ -35,6 +35,8 @@ class Tokens:
         tokens, at = cls(), 0
         try:
             while at < len(data):
+                if tokens.positions is not None:
+                    raise FormatError("position ids are not the last run")
                 at = tokens._parse_run(data, at)
         except struct.error as error:
             raise FormatError(f"canonical tokens end inside a run: {error}") from None
@@ -69,6 +71,24 @@ class Tokens:
             self.positions = np.frombuffer(data, "<i4", streams * count, begin).reshape(streams, count)
             return end
         raise FormatError(f"canonical tokens have no run with tag {tag}")
+
+    def extend(self, page: "Tokens", start: int, end: int):
+        """Appends ids and media of a page's tokens `start ..< end`. Positions are not taken along."""
+        first = len(self.ids) - start
+        for span in page.media:
+            begin, stop = max(span.first, start), min(span.first + span.count, end)
+            if begin < stop:
+                self._add_media(MediaSpan(span.digest, first + begin, stop - begin, span.offset + begin - span.first))
+        self.ids += page.ids[start:end]
+
+    def _add_media(self, span: MediaSpan):
+        """Spans that continue each other are one."""
+        if self.media:
+            last = self.media[-1]
+            if (last.digest, last.first + last.count, last.offset + last.count) == (span.digest, span.first, span.offset):
+                self.media[-1] = MediaSpan(last.digest, last.first, last.count + span.count, last.offset)
+                return
+        self.media.append(span)
 
     def __len__(self) -> int:
         return len(self.ids)

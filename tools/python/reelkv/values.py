@@ -33,6 +33,10 @@ class ElementType:
                 return values.astype(np.float16).view(np.uint16)
         return values.view(np.uint32)
 
+    def convert(self, bits: np.ndarray, source: "ElementType") -> np.ndarray:
+        """Bits of another type as bits of this one, rounded to nearest; the same bits where the types are one."""
+        return bits if source is self else self.from_float32(source.to_float32(bits))
+
 
 def _round_to_bfloat16(values: np.ndarray) -> np.ndarray:
     bits = values.view(np.uint32)

@@ -1,0 +1,121 @@
+"""The records of a store's index, as values: tenants, nodes, heads (FORMAT.md, "Index")."""
+
+import struct
+from dataclasses import dataclass
+
+from .errors import FormatError
+from .records import (
+    ENCODINGRECORD_STRUCT,
+    FRAMERECORD_STRUCT,
+    HEADRECORD_STRUCT,
+    NODERECORD_STRUCT,
+    TURNRECORD_STRUCT,
+    EncodingRecord,
+    FrameRecord,
+    HeadRecord,
+    NodeRecord,
+    TenantRecord,
+    TurnRecord,
+)
+
+KIND_PAGE, KIND_PIECE = 0, 1
+KINDS_OF_HEADS = ("video", "session")
+QUARANTINED = 1
+
+
+@dataclass(frozen=True)
+class Tenant:
+    name: str
+    tenant_id: int
+    salt: bytes
+
+    @classmethod
+    def parse(cls, name: str, data: bytes) -> "Tenant":
+        try:
+            record = TenantRecord.read(data)
+        except struct.error:
+            raise FormatError(f"the record of tenant {name!r} is cut off") from None
+        return cls(name, record.tenant_id, record.salt)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A page or tail piece: where it hangs, and where its images lie."""
+
+    hash: bytes
+    record: NodeRecord
+    encodings: tuple[EncodingRecord, ...]
+    tokens: bytes
+    """The canonical tokens of the page, from its first one to the node's end."""
+
+    @classmethod
+    def parse(cls, hash: bytes, data: bytes) -> "Node":
+        if len(data) < NODERECORD_STRUCT.size:
+            raise FormatError(f"node {hash.hex()} is cut off")
+        record = NodeRecord.read(data)
+        encodings_at = NODERECORD_STRUCT.size
+        tokens_at = encodings_at + record.encoding_count * ENCODINGRECORD_STRUCT.size
+        if (
+            record.kind not in (KIND_PAGE, KIND_PIECE)
+            or not record.start < record.end
+            or record.parent_end != record.start
+            or not record.start <= record.complete_from <= record.end
+            or not 1 <= record.encoding_count <= 16
+            or len(data) != tokens_at + record.token_bytes
+        ):
+            raise FormatError(f"the record of node {hash.hex()} is damaged")
+        encodings = ENCODINGRECORD_STRUCT.iter_unpack(data[encodings_at:tokens_at])
+        return cls(hash, record, tuple(EncodingRecord._make(fields) for fields in encodings), data[tokens_at:])
+
+    def best_encoding(self) -> EncodingRecord | None:
+        """The most exact one that is not quarantined, the smaller of equals; None if all are."""
+        usable = [encoding for encoding in self.encodings if not encoding.flags & QUARANTINED]
+        return min(usable, key=lambda encoding: (encoding.key_error + encoding.value_error, encoding.image_bytes), default=None)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A named tip of a chain: a video or a session."""
+
+    name: str
+    record: HeadRecord
+    frames: tuple[FrameRecord, ...]
+    turns: tuple[TurnRecord, ...]
+    provenance: dict[str, str]
+
+    @property
+    def kind(self) -> str:
+        return KINDS_OF_HEADS[self.record.kind]
+
+    @classmethod
+    def parse(cls, name: str, data: bytes) -> "Head":
+        if len(data) < HEADRECORD_STRUCT.size:
+            raise FormatError(f"the record of {name!r} is cut off")
+        record = HeadRecord.read(data)
+        turns_at = HEADRECORD_STRUCT.size + record.frame_count * FRAMERECORD_STRUCT.size
+        provenance_at = turns_at + record.turn_count * TURNRECORD_STRUCT.size
+        if record.kind >= len(KINDS_OF_HEADS) or len(data) != provenance_at + record.provenance_bytes:
+            raise FormatError(f"the record of {name!r} is damaged")
+        frames = FRAMERECORD_STRUCT.iter_unpack(data[HEADRECORD_STRUCT.size : turns_at])
+        turns = TURNRECORD_STRUCT.iter_unpack(data[turns_at:provenance_at])
+        return cls(
+            name,
+            record,
+            tuple(FrameRecord._make(fields) for fields in frames),
+            tuple(TurnRecord._make(fields) for fields in turns),
+            _parse_provenance(data[provenance_at:], name),
+        )
+
+
+def _parse_provenance(data: bytes, name: str) -> dict[str, str]:
+    texts, at = [], 0
+    try:
+        while at < len(data):
+            (length,) = struct.unpack_from("<I", data, at)
+            if length > len(data) - at - 4:
+                raise FormatError(f"the provenance of {name!r} is cut off")
+            texts.append(data[at + 4 : at + 4 + length].decode())
+            at += 4 + length
+        return dict(zip(texts[::2], texts[1::2], strict=True))
+    except (struct.error, UnicodeDecodeError, ValueError) as error:
+        raise FormatError(f"the provenance of {name!r} is damaged: {error}") from None

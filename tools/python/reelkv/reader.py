@@ -1,0 +1,50 @@
+"""`python -m reelkv.reader STORE`: what a store holds; with --verify, whether it is sound."""
+
+import argparse
+import sys
+
+from .errors import FormatError, NotStoredError
+from .index import KINDS_OF_HEADS
+from .store import Store
+from .verify import verify
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m reelkv.reader", description=__doc__)
+    parser.add_argument("store", help="the store's folder")
+    parser.add_argument("--verify", action="store_true", help="check every record, checksum and chain hash, and decode every page")
+    parser.add_argument("--no-lock", action="store_true", help="touch no lock file; for a store that nobody writes")
+    options = parser.parse_args(arguments)
+    try:
+        with Store(options.store, lock=not options.no_lock) as store:
+            _list(store)
+            problems = verify(store, decoding=True) if options.verify else []
+    except (FormatError, NotStoredError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for problem in problems:
+        print(f"problem: {problem}", file=sys.stderr)
+    if options.verify and not problems:
+        print("sound")
+    return 1 if problems else 0
+
+
+def _list(store: Store):
+    models, tenants = store.models(), {tenant.tenant_id: tenant.name for tenant in store.tenants()}
+    for model in models:
+        print(f"model {model.name}: {len(model.layers)} layers, {model.element_type.name}")
+    names = {model.model_id: model.name for model in models}
+    for kind in KINDS_OF_HEADS:
+        for head in store.heads(kind):
+            segments = store.chain(head)
+            encodings = [segment.node.best_encoding() for segment in segments]
+            stored = sum(encoding.image_bytes for encoding in encodings if encoding)
+            print(
+                f"{kind}/{head.name}: tenant {tenants.get(head.record.tenant_id)}, model {names.get(head.record.model_id)}, "
+                f"{head.record.token_count} tokens in {len(segments)} pages and pieces, {stored} bytes, "
+                f"{len(head.frames)} frames, {len(head.turns)} turns"
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

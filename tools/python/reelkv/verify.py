@@ -1,0 +1,106 @@
+"""Checks a whole store: its records, the references between them, and every page image (FORMAT.md, "Invariants")."""
+
+from collections import Counter
+
+from .codec import decode_layer
+from .errors import FormatError, NotStoredError
+from .index import KINDS_OF_HEADS, QUARANTINED, Head, Node
+from .store import Store, check_name
+
+
+def verify(store: Store, decoding: bool = False) -> list[str]:
+    """What is wrong, a line each; empty when nothing is. `decoding` also decodes every layer of every page."""
+    nodes, problems = {}, []
+    for key, value in store.items("node"):
+        with _noting(problems, f"node {key.hex()}"):
+            nodes[key] = Node.parse(key, value)
+    heads = _heads(store, problems)
+    problems += _check_names(store, nodes)
+    problems += _check_references(nodes, heads)
+    problems += _check_volumes(store, nodes)
+    for node in nodes.values():
+        for encoding in node.encodings:
+            if not encoding.flags & QUARANTINED:
+                with _noting(problems, f"page {encoding.page_id} of volume {encoding.volume_id}"):
+                    image = store.image(node, encoding)
+                    image.verify()
+                    for index in range(len(image.layers) if decoding else 0):
+                        if image.layers[index] is not None:
+                            decode_layer(image, index)
+    return problems
+
+
+class _noting:
+    """Turns what goes wrong inside into a line."""
+
+    def __init__(self, problems: list[str], subject: str):
+        self.problems, self.subject = problems, subject
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, _):
+        if isinstance(error, (FormatError, NotStoredError)):
+            self.problems.append(f"{self.subject}: {error}")
+            return True
+        return False
+
+
+def _heads(store: Store, problems: list[str]) -> list[tuple[str, Head]]:
+    heads = []
+    for database, prefix in (*((kind, 4) for kind in KINDS_OF_HEADS), ("building", 12)):
+        for key, value in store.items(database):
+            name = f"{database}/{key[prefix:].decode(errors='replace')}"
+            with _noting(problems, name):
+                heads.append((name, Head.parse(name, value)))
+    return heads
+
+
+def _check_names(store: Store, nodes: dict[bytes, Node]) -> list[str]:
+    problems, hashers = [], {}
+    for node in nodes.values():
+        owner = node.record.model_id, node.record.tenant_id
+        with _noting(problems, f"node {node.hash.hex()}"):
+            if owner not in hashers:
+                hashers[owner] = store.hasher(*owner)
+            check_name(node, hashers[owner])
+            if node.record.page_first_token == 0 and node.record.base != hashers[owner].root:
+                raise FormatError("it is a first page, but not behind its model's and tenant's root")
+    return problems
+
+
+def _check_references(nodes: dict[bytes, Node], heads: list[tuple[str, Head]]) -> list[str]:
+    problems = []
+    children = Counter(node.record.parent for node in nodes.values())
+    tips = Counter(head.record.tip for _, head in heads if head.record.token_count > 0)
+    for node in nodes.values():
+        record, subject = node.record, f"node {node.hash.hex()}"
+        if record.page_first_token + record.start > 0 and record.parent not in nodes:
+            problems.append(f"{subject}: its parent is not stored")
+        if (record.children, record.heads) != (children[node.hash], tips[node.hash]):
+            problems.append(f"{subject}: its reference counts are wrong")
+        if record.children == record.heads == 0:
+            problems.append(f"{subject}: nothing refers to it")
+    for name, head in heads:
+        if head.record.token_count == 0:
+            continue
+        tip = nodes.get(head.record.tip)
+        if tip is None:
+            problems.append(f"{name}: its last page is not stored")
+        elif tip.record.page_first_token + head.record.tip_end != head.record.token_count or head.record.tip_end > tip.record.end:
+            problems.append(f"{name}: its length is not that of its chain")
+    return problems
+
+
+def _check_volumes(store: Store, nodes: dict[bytes, Node]) -> list[str]:
+    live_bytes, live_pages = Counter(), Counter()
+    for node in nodes.values():
+        for encoding in node.encodings:
+            live_bytes[encoding.volume_id] += encoding.image_bytes
+            live_pages[encoding.volume_id] += 1
+    records = store.volumes()
+    problems = [f"volume {volume_id}: pages lie in it, but it has no record" for volume_id in live_pages.keys() - records.keys()]
+    for volume_id, record in records.items():
+        if (record.live_bytes, record.live_pages) != (live_bytes[volume_id], live_pages[volume_id]):
+            problems.append(f"volume {volume_id}: its live bytes or pages are counted wrong")
+    return problems

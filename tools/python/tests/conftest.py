@@ -1,0 +1,12 @@
+import pytest
+
+from support import Command, find_command
+
+
+@pytest.fixture(scope="session")
+def reelkv() -> Command:
+    """The built `reelkv` command."""
+    path = find_command()
+    if path is None:
+        pytest.skip("reelkv is not built: run `swift build -c release --product reelkv`, or set REELKV_BIN to the command")
+    return Command(path)

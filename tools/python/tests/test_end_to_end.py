@@ -1,0 +1,76 @@
+"""Stores that the Swift command wrote, decoded here, against the files that it exports from them."""
+
+import numpy as np
+import pytest
+
+from reelkv import NotStoredError, Store, verify
+from reelkv.values import BFLOAT16, FLOAT16, FLOAT32
+from support import FIXTURES, PLAIN_PROFILES, TURNED_PROFILES, assert_decodes_as_exported, read_cache
+
+VIDEO, CHAT = FIXTURES / "video.safetensors", FIXTURES / "chat-a.safetensors"
+
+
+@pytest.fixture(scope="module", params=PLAIN_PROFILES + TURNED_PROFILES)
+def profile(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def store(reelkv, profile, tmp_path_factory):
+    """The clip as a video, and a conversation as a session that grew turn by turn."""
+    path = reelkv.new_store(tmp_path_factory.mktemp(profile) / "store", FIXTURES / "smollm2.json")
+    how = "--model", "model", "--profile", profile
+    reelkv(path, "import", VIDEO, *how, "--video", "clip")
+    for end in read_cache(CHAT)["turn_offsets"].tolist():
+        reelkv(path, "import", CHAT, *how, "--session", "chat", "--tokens", f"0..<{end}")
+    return path
+
+
+@pytest.mark.parametrize("name", ["video/clip", "session/chat"])
+@pytest.mark.parametrize("element_type", [BFLOAT16, FLOAT16, FLOAT32], ids=lambda kind: kind.name)
+def test_python_decodes_what_swift_exports(reelkv, store, profile, name, element_type):
+    assert_decodes_as_exported(reelkv, store, name, element_type, plain=profile in PLAIN_PROFILES)
+
+
+def test_a_store_is_sound(store):
+    with Store(store) as opened:
+        assert verify(opened, decoding=True) == []
+
+
+def test_heads_hold_the_files_tokens_frames_and_turns(store):
+    video, chat = read_cache(VIDEO), read_cache(CHAT)
+    with Store(store) as opened:
+        clip, session = opened.head("video/clip"), opened.head("session/chat")
+        assert opened.tokens(clip).ids == video["input_ids"][0].tolist()
+        assert opened.tokens(session).ids == chat["input_ids"][0].tolist()
+        assert [span.count for span in opened.tokens(session).media] == [12 * 64]
+        assert [frame.first_token for frame in clip.frames] == video["frame_offsets"].tolist()
+        assert np.float32([frame.seconds for frame in clip.frames]).tobytes() == video["frame_seconds"].tobytes()
+        assert [turn.first_token for turn in session.turns][1:] == chat["turn_offsets"].tolist()[:-1]
+        assert "source_sha256" in clip.provenance
+
+
+def test_exact_caches_come_back_bit_for_bit(store, profile):
+    exact = profile == "exact"
+    with Store(store) as opened:
+        # the session's first three tokens are the clip's, and so are their tensors
+        for name, path, start in (("video/clip", VIDEO, 0), ("session/chat", CHAT, 3)):
+            file, head = read_cache(path), opened.head(name)
+            for layer in range(3):
+                cache = opened.read(head, layer)
+                # the first tokens, and those after the last full page, are exact under every profile
+                tail = head.record.token_count // 256 * 256
+                for tokens in [slice(start, None)] if exact else [slice(start, 4), slice(tail, None)]:
+                    assert np.array_equal(cache.key[:, tokens], file[f"layers.{layer}.key"][0][:, tokens])
+                    assert np.array_equal(cache.value[:, tokens], file[f"layers.{layer}.value"][0][:, tokens])
+
+
+def test_what_is_not_there_is_said(store, tmp_path):
+    with Store(store) as opened:
+        for name, tenant in (("video/other", "default"), ("session/clip", "default"), ("video/clip", "nobody"), ("x", "default")):
+            with pytest.raises(NotStoredError):
+                opened.head(name, tenant)
+        with pytest.raises(NotStoredError):
+            opened.read(opened.head("video/clip"), 3)
+    with pytest.raises(NotStoredError):
+        Store(tmp_path)
