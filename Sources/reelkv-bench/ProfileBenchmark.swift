@@ -25,14 +25,26 @@ struct ProfileBenchmark: ParsableCommand {
     struct Row: Encodable {
         var file: String
         var name: String
-        var bits_per_element: Double
-        var bits_per_element_in_images: Double
-        var key_nmse: Double
-        var value_nmse: Double
-        var attention_error: Double?
-        var key_nmse_per_layer: [Double]
-        var value_nmse_per_layer: [Double]
-        var attention_error_per_layer: [Double]
+        var bitsPerElement: Double
+        var bitsPerElementInImages: Double
+        var keyNMSE: Double
+        var valueNMSE: Double
+        var attentionError: Double?
+        var keyNMSEPerLayer: [Double]
+        var valueNMSEPerLayer: [Double]
+        var attentionErrorPerLayer: [Double]
+
+        enum CodingKeys: String, CodingKey {
+            case file, name
+            case bitsPerElement = "bits_per_element"
+            case bitsPerElementInImages = "bits_per_element_in_images"
+            case keyNMSE = "key_nmse"
+            case valueNMSE = "value_nmse"
+            case attentionError = "attention_error"
+            case keyNMSEPerLayer = "key_nmse_per_layer"
+            case valueNMSEPerLayer = "value_nmse_per_layer"
+            case attentionErrorPerLayer = "attention_error_per_layer"
+        }
     }
 
     func run() throws {
@@ -52,10 +64,10 @@ struct ProfileBenchmark: ParsableCommand {
         }
         return Row(
             file: fixture.file.path, name: name,
-            bits_per_element: try fixture.bitsPerElementInStore(profile, options: options),
-            bits_per_element_in_images: report.bitsPerElement, key_nmse: report.keyError, value_nmse: report.valueError,
-            attention_error: report.attentionError, key_nmse_per_layer: report.keyErrors,
-            value_nmse_per_layer: report.valueErrors, attention_error_per_layer: report.attentionErrors)
+            bitsPerElement: try fixture.bitsPerElementInStore(profile, options: options),
+            bitsPerElementInImages: report.bitsPerElement, keyNMSE: report.keyError, valueNMSE: report.valueError,
+            attentionError: report.attentionError, keyNMSEPerLayer: report.keyErrors,
+            valueNMSEPerLayer: report.valueErrors, attentionErrorPerLayer: report.attentionErrors)
     }
 
     // MARK: - What is compared
@@ -109,10 +121,10 @@ struct ProfileBenchmark: ParsableCommand {
             .left("profile"), .right("bits"), .right("images"), .right("NMSE K"), .right("NMSE V"), .right("attention"))
         for row in rows {
             table.append(
-                row.name, Format.decimal(row.bits_per_element, places: 3),
-                Format.decimal(row.bits_per_element_in_images, places: 3), Format.significant(row.key_nmse, digits: 3),
-                Format.significant(row.value_nmse, digits: 3),
-                row.attention_error.map { Format.significant($0, digits: 3) } ?? "")
+                row.name, Format.decimal(row.bitsPerElement, places: 3),
+                Format.decimal(row.bitsPerElementInImages, places: 3), Format.significant(row.keyNMSE, digits: 3),
+                Format.significant(row.valueNMSE, digits: 3),
+                row.attentionError.map { Format.significant($0, digits: 3) } ?? "")
         }
         print(table.text())
         if perLayer { showLayers(rows) }
@@ -122,12 +134,12 @@ struct ProfileBenchmark: ParsableCommand {
         var table = TextTable(
             .left("profile"), .right("layer"), .right("NMSE K"), .right("NMSE V"), .right("attention"))
         for row in rows {
-            for layer in row.key_nmse_per_layer.indices {
+            for layer in row.keyNMSEPerLayer.indices {
                 table.append(
-                    row.name, "\(layer)", Format.significant(row.key_nmse_per_layer[layer], digits: 3),
-                    Format.significant(row.value_nmse_per_layer[layer], digits: 3),
-                    row.attention_error_per_layer.indices.contains(layer)
-                        ? Format.significant(row.attention_error_per_layer[layer], digits: 3) : "")
+                    row.name, "\(layer)", Format.significant(row.keyNMSEPerLayer[layer], digits: 3),
+                    Format.significant(row.valueNMSEPerLayer[layer], digits: 3),
+                    row.attentionErrorPerLayer.indices.contains(layer)
+                        ? Format.significant(row.attentionErrorPerLayer[layer], digits: 3) : "")
             }
         }
         print(table.text())

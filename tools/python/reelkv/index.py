@@ -59,7 +59,6 @@ class Node:
             record.kind not in (KIND_PAGE, KIND_PIECE)
             or not record.start < record.end
             or record.parent_end != record.start
-            or not record.start <= record.complete_from <= record.end
             or not 1 <= record.encoding_count <= 16
             or len(data) != tokens_at + record.token_bytes
         ):
