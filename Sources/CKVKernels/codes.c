@@ -1,7 +1,7 @@
 // Codes of a few bits in bytes, and back to values.
 //
-// A byte holds consecutive tokens of one channel, and bytes of neighbouring channels are neighbours: expanding a vector of bytes gives
-// vectors of whole rows without any transposition.
+// A byte holds consecutive tokens of one channel, and bytes of neighbouring channels are neighbours: expanding a vector of
+// bytes gives vectors of whole rows without any transposition.
 
 #include "kvkernels.h"
 

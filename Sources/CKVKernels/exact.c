@@ -1,8 +1,8 @@
 // Byte planes of values that are kept bit for bit.
 //
-// A float's exponent straddles two bytes. Rotated left by one bit, the exponent of bfloat16 and float32 fills the top byte by itself and
-// the sign joins the mantissa, which does not compress. Along a channel exponents stay close to their maximum, so the top plane
-// holds the distance from it.
+// A float's exponent straddles two bytes. Rotated left by one bit, the exponent of bfloat16 and float32 fills the top byte by
+// itself and the sign joins the mantissa, which does not compress. Along a channel exponents stay close to their maximum, so
+// the top plane holds the distance from it.
 
 #include "kvkernels.h"
 

@@ -1,7 +1,8 @@
 // The real discrete Fourier transform across channels, for a vector of tokens at once.
 //
-// The order of operations is part of the format (schema/FORMAT.md, "Fourier transform"): an even length splits into its even and odd
-// samples, an odd length is summed directly. Any length works; head dimensions are products of a power of two and little else.
+// The order of operations is part of the format (schema/FORMAT.md, "Fourier transform"): an even length splits into its even
+// and odd samples, an odd length is summed directly. Any length works; head dimensions are products of a power of two and
+// little else.
 
 #include "kvkernels.h"
 
@@ -13,7 +14,8 @@
 enum { W = KV_LANES };
 
 // Tables, in order: the four scale factors (forward end, forward middle, inverse end, inverse middle), then for every even length
-// n, n/2, ... cosines and sines of 2 pi k / length for k in 0...length/4, then for the odd rest m those of 2 pi k / m, k in 0..<m.
+// n, n/2, ... cosines and sines of 2 pi k / length for k in 0...length/4, then for the odd rest m those of 2 pi k / m, k in
+// 0..<m.
 size_t kv_fourier_table_count(size_t n) {
     size_t count = 4;
     for (; n % 2 == 0 && n > 0; n /= 2) count += 2 * (n / 4 + 1);

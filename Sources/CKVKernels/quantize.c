@@ -1,7 +1,7 @@
 // From values to codes, scale codes and means.
 //
-// Scales and means are searched on what will be stored: a candidate's error is that of its rounded scale. Loops run over rows outside and
-// columns inside, so that the compiler makes vectors of columns and every sum runs in one order.
+// Scales and means are searched on what will be stored: a candidate's error is that of its rounded scale. Loops run over rows
+// outside and columns inside, so that the compiler makes vectors of columns and every sum runs in one order.
 
 #include "kvkernels.h"
 
@@ -121,8 +121,8 @@ static void measure_group(state *s, size_t group) {
     }
 }
 
-// A column of constant groups has no spread to take its unit from: it gets a unit of 2^-10 of its largest mean, so that bfloat16 and
-// float16 constants come back as they were. In other columns scales are raised until every mean fits 20 bits.
+// A column of constant groups has no spread to take its unit from: it gets a unit of 2^-10 of its largest mean, so that
+// bfloat16 and float16 constants come back as they were. In other columns scales are raised until every mean fits 20 bits.
 static void settle_columns(state *s) {
     const kv_quantizer *q = s->quantizer;
     size_t n = s->columns;
@@ -340,9 +340,9 @@ static void code_ternary(const float *restrict x, size_t rows, size_t n, const f
     }
 }
 
-// Attention averages values over many tokens, so an error shared by a group's tokens hurts more than errors that cancel. Up to three
-// times, the code whose move by one level raises the squared error least is moved against the group's summed error, as long as
-// squared error + balance / rows * summed error squared falls.
+// Attention averages values over many tokens, so an error shared by a group's tokens hurts more than errors that cancel. Up to
+// three times, the code whose move by one level raises the squared error least is moved against the group's summed error, as
+// long as squared error + balance / rows * summed error squared falls.
 static void balance_ternary(state *s, const float *restrict x, size_t rows, uint8_t *restrict codes) {
     size_t n = s->columns;
     const float *restrict step = s->step, *restrict offset = s->offset;

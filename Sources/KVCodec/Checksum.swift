@@ -7,7 +7,9 @@ package enum Checksum {
     }
 
     /// The checksum of two ranges of `bytes`, one after the other.
-    package static func of(_ bytes: UnsafeRawBufferPointer, _ first: Range<Int>, then second: Range<Int>) throws(CodecError) -> UInt64 {
+    package static func of(_ bytes: UnsafeRawBufferPointer, _ first: Range<Int>, then second: Range<Int>) throws(CodecError)
+        -> UInt64
+    {
         guard let state = XXH3_createState() else { throw CodecError(.invalidArgument, "out of memory for a checksum") }
         defer { XXH3_freeState(state) }
         XXH3_64bits_reset(state)

@@ -1,5 +1,5 @@
-/// Choices of the encoder that are not part of the profile. The defaults are the best known; the others are there to show what each
-/// choice is worth. Nothing here changes the format: a decoder reads whatever was chosen.
+/// Choices of the encoder that are not part of the profile. The defaults are the best known; the others are there to show what
+/// each choice is worth. Nothing here changes the format: a decoder reads whatever was chosen.
 public struct EncoderOptions: Hashable, Sendable {
     /// How scales and minima of evenly spaced levels are found.
     public enum ScaleSearch: Hashable, Sendable {

@@ -42,7 +42,8 @@ package enum GroupQuantizer {
         return table
     }
 
-    /// What a matrix `[rows][columns]` comes back as after quantizing it in groups along its rows. For measuring quantizers by themselves.
+    /// What a matrix `[rows][columns]` comes back as after quantizing it in groups along its rows. For measuring quantizers by
+    /// themselves.
     package static func roundTrip(
         _ values: [Float], rows: Int, columns: Int, quantizer: Quantizer, options: EncoderOptions
     ) -> [Float] {

@@ -8,7 +8,8 @@ public struct LayerGeometry: Hashable, Sendable {
     public var valueDim: Int
     /// Tokens a sliding-window layer attends to; nil where the layer attends to all.
     public var slidingWindow: Int?
-    /// How the model rotates this layer's keys; nil when it does not, or in a way not known, so that keys are quantized as they are.
+    /// How the model rotates this layer's keys; nil when it does not, or in a way not known, so that keys are quantized as
+    /// they are.
     public var rotary: RotaryParameters?
 
     public init(

@@ -100,8 +100,8 @@ struct PageAssembler {
     }
 }
 
-/// Explicit positions as bytes: per stream, the differences between neighbours (the first against 0) as zigzag u32, in byte planes, so that
-/// runs of consecutive ids become runs of equal bytes.
+/// Explicit positions as bytes: per stream, the differences between neighbours (the first against 0) as zigzag u32, in byte
+/// planes, so that runs of consecutive ids become runs of equal bytes.
 enum PositionCoding {
     static func bytes(of streams: [[Int32]]) -> [UInt8] {
         var planes: [UInt8] = []
@@ -148,7 +148,9 @@ extension [UInt8] {
 
     func checksum(_ first: Range<Int>, then second: Range<Int>) throws(CodecError) -> UInt64 {
         let result = withUnsafeBytes { bytes -> Result<UInt64, CodecError> in
-            do throws(CodecError) { return .success(try Checksum.of(bytes, first, then: second)) } catch { return .failure(error) }
+            do throws(CodecError) { return .success(try Checksum.of(bytes, first, then: second)) } catch {
+                return .failure(error)
+            }
         }
         return try result.get()
     }

@@ -17,7 +17,8 @@ extension PageEncoder {
         return TokenClasses(known: classes)
     }
 
-    /// Tokens that no quantizer can take: a value that is not finite, or so large that sums of squares would overflow, in any layer.
+    /// Tokens that no quantizer can take: a value that is not finite, or so large that sums of squares would overflow, in any
+    /// layer.
     private func unsafeTokens(of page: PageInput, executor: Executor) -> [Bool] {
         let flags = PerLayer<UInt8>(layers: page.layers.count, tokens: page.tokenCount)
         executor(page.layers.count) { index in

@@ -41,7 +41,8 @@ public typealias Executor = (_ count: Int, _ body: @Sendable (Int) -> Void) -> V
 
 /// Encodes pages with one profile.
 ///
-/// A page is encoded from nothing but its input: the same input gives the same bytes, whatever the executor (and the same zstd library).
+/// A page is encoded from nothing but its input: the same input gives the same bytes, whatever the executor (and the same zstd
+/// library).
 public struct PageEncoder: Sendable {
     public let profile: Profile
     public let options: EncoderOptions
@@ -59,7 +60,8 @@ public struct PageEncoder: Sendable {
     /// Encodes a page.
     /// - Parameter executor: runs the work of the layers, one call per layer.
     /// - Throws: `CodecError.Code.invalidArgument` when shapes, types or options do not fit together.
-    public func encode(_ page: PageInput, executor: Executor = PageEncoder.serial(count:body:)) throws(CodecError) -> EncodedPage {
+    public func encode(_ page: PageInput, executor: Executor = PageEncoder.serial(count:body:)) throws(CodecError) -> EncodedPage
+    {
         try options.check()
         try page.check()
         let positions = PagePositions(firstPosition: page.identity.firstToken, streams: page.positions)

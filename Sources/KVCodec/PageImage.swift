@@ -1,7 +1,7 @@
 /// A page image in memory that the caller owns, checked and ready to decode. It copies none of the image's tensors.
 ///
-/// The memory must stay as it is while the image is in use. Parsing touches and verifies only header and prologue, so that of an image on
-/// disk one layer can be read alone: `layers[n].byteRange` says which bytes that takes.
+/// The memory must stay as it is while the image is in use. Parsing touches and verifies only header and prologue, so that of
+/// an image on disk one layer can be read alone: `layers[n].byteRange` says which bytes that takes.
 public struct PageImage: @unchecked Sendable {
     /// What the page says about one of its layers.
     public struct Layer: Hashable, Sendable {
@@ -92,10 +92,11 @@ public struct PageImage: @unchecked Sendable {
     /// Decodes some tokens of one layer into the caller's memory.
     /// - Parameters:
     ///   - tokens: tokens of the page, all of which the layer holds.
-    ///   - key, value: where they go: `[keyValueHeads, tokens.count, dim]` of any element type; nil for what is not wanted. Exact tokens
-    ///     are bit-identical in the page's own element type, and rounded to nearest in others.
+    ///   - key, value: where they go: `[keyValueHeads, tokens.count, dim]` of any element type; nil for what is not wanted.
+    ///     Exact tokens are bit-identical in the page's own element type, and rounded to nearest in others.
     ///   - verifying: check the section's checksum first. Turn it off only for a section already verified.
-    /// - Throws: `.absent` when the page does not hold the tokens, `.damaged` when the section is; then the outputs may be partly written.
+    /// - Throws: `.absent` when the page does not hold the tokens, `.damaged` when the section is; then the outputs may be
+    ///   partly written.
     public func decode(
         layer index: Int, tokens: Range<Int>, key: MutableTensorView?, value: MutableTensorView?, scratch: DecodeScratch,
         verifying: Bool = true

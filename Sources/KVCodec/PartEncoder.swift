@@ -26,8 +26,10 @@ struct PartEncoder {
 
     private func record(_ quantizer: Quantizer, _ set: ChannelSet, channels: Int, flags: PartFlags) -> PartRecord {
         PartRecord(
-            tensor: tensor.rawValue, tokenClasses: classes, scheme: quantizer.scheme.rawValue, codeBits: UInt8(quantizer.codeBits),
-            flags: flags.rawValue, channelSet: set.rawValue, meanShift: UInt8(kernelQuantizer(quantizer).mean_shift), streamCount: 0,
+            tensor: tensor.rawValue, tokenClasses: classes, scheme: quantizer.scheme.rawValue,
+            codeBits: UInt8(quantizer.codeBits),
+            flags: flags.rawValue, channelSet: set.rawValue, meanShift: UInt8(kernelQuantizer(quantizer).mean_shift),
+            streamCount: 0,
             groupSize: UInt16(options.groupSize), channelCount: UInt16(channels))
     }
 

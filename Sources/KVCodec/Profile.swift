@@ -27,7 +27,8 @@ package enum Quantizer: Hashable, Sendable {
 /// How a profile encodes the keys or the values of a layer.
 package struct TensorPlan: Hashable, Sendable {
     var quantizer: Quantizer
-    /// Keys of mixed precision: the fraction of channels with the largest range that keep 2 bits. The others are Fourier transformed.
+    /// Keys of mixed precision: the fraction of channels with the largest range that keep 2 bits. The others are Fourier
+    /// transformed.
     var anomalousFraction: Double?
     /// Groups run along the channels of a token (KIVI's values) instead of along the tokens of a channel.
     var alongChannels = false
@@ -39,8 +40,9 @@ package struct TensorPlan: Hashable, Sendable {
 
 /// A named quantization setting for the pages of a sequence.
 ///
-/// `vidkv-K-V` are the settings of VidKV (arXiv 2503.16257): K bits for keys, V bits for values, the bits of the codes alone. `kivi-2` is KIVI
-/// (arXiv 2402.02750) at 2 bits. Every profile but `exact` keeps the first tokens of a sequence exact (`EncoderOptions.exactPrefix`).
+/// `vidkv-K-V` are the settings of VidKV (arXiv 2503.16257): K bits for keys, V bits for values, the bits of the codes alone.
+/// `kivi-2` is KIVI (arXiv 2402.02750) at 2 bits. Every profile but `exact` keeps the first tokens of a sequence exact
+/// (`EncoderOptions.exactPrefix`).
 public struct Profile: Hashable, Sendable {
     /// The name by which people and files know the profile.
     public let name: String

@@ -32,8 +32,8 @@ public struct AttentionSample: Sendable {
         self.value = value
     }
 
-    /// Attention output over the whole cache, `[queryHeads, queries, valueDim]`: softmax(q k / sqrt(keyDim)) v. Every query comes after every
-    /// token, so nothing is masked. Query head `h` reads key/value head `h / (queryHeads / keyValueHeads)`.
+    /// Attention output over the whole cache, `[queryHeads, queries, valueDim]`: softmax(q k / sqrt(keyDim)) v. Every query
+    /// comes after every token, so nothing is masked. Query head `h` reads key/value head `h / (queryHeads / keyValueHeads)`.
     public func output() -> [Float] {
         let keys = key.floats()
         let values = value.floats()
@@ -47,7 +47,8 @@ public struct AttentionSample: Sendable {
             let valueRows = values[shared * key.tokens * value.dim..<(shared + 1) * key.tokens * value.dim]
             for query in 0..<queries.tokens {
                 let start = (head * queries.tokens + query) * queries.dim
-                result += Self.attend(Array(queryRows[start..<start + queries.dim]), Array(keyRows), Array(valueRows), dim: value.dim)
+                result += Self.attend(
+                    Array(queryRows[start..<start + queries.dim]), Array(keyRows), Array(valueRows), dim: value.dim)
             }
         }
         return result

@@ -51,7 +51,9 @@ import Testing
         for index in 0..<layer.key.count {
             // All magnitudes of a half, its overflow and underflow among them.
             let exponent = Int.random(in: -30...18, using: &generator)
-            let value = Float(sign: index % 2 == 0 ? .plus : .minus, exponent: exponent, significand: Float.random(in: 1..<2, using: &generator))
+            let value = Float(
+                sign: index % 2 == 0 ? .plus : .minus, exponent: exponent, significand: Float.random(in: 1..<2, using: &generator)
+            )
             layer.key.setBits(index, stored.bits(of: value))
         }
         page.layers[0] = layer

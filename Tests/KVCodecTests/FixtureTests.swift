@@ -14,7 +14,8 @@ import Testing
     }
 
     private func gather<R>(
-        _ file: SafetensorsFile, _ index: Int, tokens: Int, _ layers: [CacheSample.Layer], _ body: ([CacheSample.Layer]) throws -> R
+        _ file: SafetensorsFile, _ index: Int, tokens: Int, _ layers: [CacheSample.Layer],
+        _ body: ([CacheSample.Layer]) throws -> R
     ) throws -> R {
         guard index < 3 else { return try body(layers) }
         return try withView(file, "layers.\(index).key") { key in
@@ -42,7 +43,9 @@ import Testing
         }
     }
 
-    private func report(_ sample: CacheSample, _ name: String, _ change: (inout EncoderOptions) -> Void = { _ in }) throws -> ProfileReport {
+    private func report(_ sample: CacheSample, _ name: String, _ change: (inout EncoderOptions) -> Void = { _ in }) throws
+        -> ProfileReport
+    {
         var options = EncoderOptions()
         change(&options)
         return try sample.report(profile: .named(name), options: options)

@@ -5,7 +5,8 @@ import Testing
 @Suite struct GoldenErrorTests {
     @Test func quantizersReachTheirErrorOnGaussianValues() {
         for golden in GoldenError.measure() {
-            #expect(abs(golden.measured / golden.expected - 1) < 0.02, "\(golden.name): \(golden.measured), not \(golden.expected)")
+            #expect(
+                abs(golden.measured / golden.expected - 1) < 0.02, "\(golden.name): \(golden.measured), not \(golden.expected)")
         }
     }
 

@@ -1,7 +1,8 @@
 import KVCodec
 import Testing
 
-/// A damaged image is an error, or decodes to what it always was (a flip in padding). It never crashes and never gives other values.
+/// A damaged image is an error, or decodes to what it always was (a flip in padding). It never crashes and never gives other
+/// values.
 @Suite struct HostileImageTests {
     private static let profiles = ["exact", "kivi-2", "vidkv-1.5-1.66"]
 
@@ -91,7 +92,9 @@ import Testing
                 reseal(&bytes)
                 do {
                     try EncodedPage(bytes: bytes, errors: []).withImage { image in
-                        for layer in image.layers.indices where image.layers[layer] != nil { _ = try image.describe(layer: layer) }
+                        for layer in image.layers.indices where image.layers[layer] != nil {
+                            _ = try image.describe(layer: layer)
+                        }
                     }
                 } catch is CodecError {
                     continue
@@ -101,7 +104,10 @@ import Testing
     }
 
     @Test func foreignBytesAreNoPage() {
-        for bytes in [[], [UInt8](repeating: 0, count: 64), Array("not a page image at all, but long enough to hold a header; see".utf8) + [0, 0, 0]] {
+        for bytes in [
+            [], [UInt8](repeating: 0, count: 64),
+            Array("not a page image at all, but long enough to hold a header; see".utf8) + [0, 0, 0],
+        ] {
             let error = #expect(throws: CodecError.self) { try EncodedPage(bytes: bytes, errors: []).withImage { $0.tokenCount } }
             #expect(error?.code == .notAPage)
         }

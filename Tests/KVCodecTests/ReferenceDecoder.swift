@@ -8,8 +8,8 @@ import KVCodec
     import Darwin
 #endif
 
-/// Decodes quantized parts the slow way, from schema/FORMAT.md alone: plain Swift, one element at a time, no kernel. It takes streams stored
-/// raw and zstd alike, because it is handed their decompressed bytes.
+/// Decodes quantized parts the slow way, from schema/FORMAT.md alone: plain Swift, one element at a time, no kernel. It takes
+/// streams stored raw and zstd alike, because it is handed their decompressed bytes.
 struct ReferenceDecoder {
     /// A quantized part and its decompressed streams.
     struct Part {

@@ -73,7 +73,8 @@ struct ReferenceImage {
                 for _ in 0..<part.streamCount {
                     let stream = try #require(StreamRecord(at: table + next * StreamRecord.byteCount, of: bytes))
                     let stored = UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + Int(stream.storedBytes)])
-                    streams[try #require(StreamKind(rawValue: stream.kind)), default: []].append(try expand(stored, stream.encoding))
+                    streams[try #require(StreamKind(rawValue: stream.kind)), default: []].append(
+                        try expand(stored, stream.encoding))
                     offset += Int(stream.storedBytes)
                     next += 1
                 }

@@ -25,7 +25,9 @@ import Testing
     ) throws {
         let expected = try ReferenceImage(encoded).tensor(tensor, page: page)
         let inexact = try encoded.withImage { image in
-            try image.describe(layer: 0).parts.contains { $0.tensor == tensor && !$0.flags.isDisjoint(with: [.fourier, .unrotated]) }
+            try image.describe(layer: 0).parts.contains {
+                $0.tensor == tensor && !$0.flags.isDisjoint(with: [.fourier, .unrotated])
+            }
         }
         guard inexact else {
             #expect(decoded == expected)

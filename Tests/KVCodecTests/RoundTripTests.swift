@@ -151,7 +151,9 @@ import Testing
     @Test func extremeMagnitudesSurvive() throws {
         // Channels from 2^-40 to 2^59 side by side: every channel keeps an error in proportion to itself.
         var generator = SplitMix64(seed: 12)
-        let values = (0..<64 * 12).map { Float.random(in: 1...2, using: &generator) * Float(sign: .plus, exponent: $0 % 12 * 9 - 40, significand: 1) }
+        let values = (0..<64 * 12).map {
+            Float.random(in: 1...2, using: &generator) * Float(sign: .plus, exponent: $0 % 12 * 9 - 40, significand: 1)
+        }
         for name in ["int8", "int4", "vidkv-2-2"] {
             var page = OwnedPage.random(heads: 1, tokens: 64, keyDim: 12, valueDim: 12, elementType: .float32, seed: 1)
             page.identity.firstToken = 64

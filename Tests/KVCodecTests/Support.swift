@@ -155,7 +155,8 @@ struct OwnedPage {
         }
     }
 
-    private func collect<R>(_ rest: ArraySlice<Layer?>, _ inputs: [LayerInput?], _ body: ([LayerInput?]) throws -> R) throws -> R {
+    private func collect<R>(_ rest: ArraySlice<Layer?>, _ inputs: [LayerInput?], _ body: ([LayerInput?]) throws -> R) throws -> R
+    {
         guard let next = rest.first else { return try body(inputs) }
         guard let layer = next else { return try collect(rest.dropFirst(), inputs + [nil], body) }
         return try layer.key.withView { key in

@@ -1,7 +1,8 @@
 // The loops of the codec: everything that runs once per element.
 //
-// Results are the same bits on every processor: no operation is fused or reordered (FP_CONTRACT OFF, no -ffast-math), sums run along
-// tokens in order, and vectors lie across channels or lanes, where nothing is summed. The Swift callers have checked every size.
+// Results are the same bits on every processor: no operation is fused or reordered (FP_CONTRACT OFF, no -ffast-math), sums run
+// along tokens in order, and vectors lie across channels or lanes, where nothing is summed. The Swift callers have checked
+// every size.
 
 #ifndef KVKERNELS_H
 #define KVKERNELS_H
@@ -141,8 +142,8 @@ void kv_quantize(const kv_quantizer *quantizer, const float *values, size_t rows
 
 // codes.c --------------------------------------------------------------------------------------------------------------------
 
-// Packs the codes [rows][columns] of one group: byte row b of column c holds rows b * 8/bits ... of that column, lowest bits first.
-// Returns past the last byte written.
+// Packs the codes [rows][columns] of one group: byte row b of column c holds rows b * 8/bits ... of that column, lowest bits
+// first. Returns past the last byte written.
 uint8_t *kv_pack_group(const uint8_t *codes, size_t rows, size_t columns, int bits, uint8_t *packed);
 
 // One group's values: means[c] + level(code) * scales[c], level being code, 2 code - 1 or code - 1 by scheme.
