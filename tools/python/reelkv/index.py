@@ -63,8 +63,11 @@ class Node:
             or len(data) != tokens_at + record.token_bytes
         ):
             raise FormatError(f"the record of node {hash.hex()} is damaged")
-        encodings = ENCODINGRECORD_STRUCT.iter_unpack(data[encodings_at:tokens_at])
-        return cls(hash, record, tuple(EncodingRecord._make(fields) for fields in encodings), data[tokens_at:])
+        fields_of_encodings = ENCODINGRECORD_STRUCT.iter_unpack(data[encodings_at:tokens_at])
+        encodings = tuple(EncodingRecord._make(fields) for fields in fields_of_encodings)
+        if any(not record.start <= encoding.complete_from <= record.end for encoding in encodings):
+            raise FormatError(f"an encoding of node {hash.hex()} is complete from a token that it does not hold")
+        return cls(hash, record, encodings, data[tokens_at:])
 
     def best_encoding(self) -> EncodingRecord | None:
         """The most exact one that is not quarantined, the smaller of equals; None if all are."""

@@ -30,6 +30,10 @@ class Layer:
     sliding_window: int
     rotary: Rotary | None
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.heads, self.key_dim, self.value_dim
+
     def check(self, index: int):
         """Throws when the rotary table does not fit the keys."""
         if self.rotary is None:

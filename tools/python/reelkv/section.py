@@ -62,7 +62,8 @@ class Part:
     def _check_exact(self, element_type: ElementType):
         expected = {(EXPONENT_MAXIMA, 0)} | {(EXACT_PLANE, plane) for plane in range(element_type.byte_count)}
         record = self.record
-        if set(self.streams) != expected or any((record.code_bits, record.flags, record.channel_set, record.group_size)):
+        rest = record.code_bits, record.flags, record.channel_set, record.group_size, record.mean_shift
+        if set(self.streams) != expected or any(rest):
             raise FormatError("an exact part is not whole")
 
     def _check_quantized(self):

@@ -212,8 +212,7 @@ class Store:
         if len(data) != encoding.image_bytes:
             raise FormatError(f"a page of {len(data)} bytes where the index says {encoding.image_bytes}")
         image = PageImage(data)
-        own_tokens = node.record.end - node.record.start
-        if image.identity.chain_hash != node.hash or image.tokens != node.tokens or image.token_count != own_tokens:
+        if not _is_image_of(image, encoding, node, self.model(node.record.model_id)):
             raise FormatError(f"page {encoding.page_id} of volume {encoding.volume_id} is not the image of its node")
         return image
 
@@ -287,6 +286,22 @@ def check_name(node: Node, hasher: ChainHasher):
         expected = hasher.piece(record.base, record.start, node.tokens)
     if expected != node.hash:
         raise FormatError(f"the tokens of node {node.hash.hex()} do not give its chain hash")
+
+
+def _is_image_of(image: PageImage, encoding: EncodingRecord, node: Node, model: Model) -> bool:
+    """Whether an image's identity, geometry and completeness are those that the node and its encoding state."""
+    record, identity = node.record, image.identity
+    complete_from = max(image.token_count if layer is None else layer.first_token for layer in image.layers)
+    return (
+        (identity.chain_hash, identity.parent_hash, image.tokens) == (node.hash, record.parent, node.tokens)
+        and image.header.first_token == record.page_first_token + record.start
+        and image.token_count == record.end - record.start
+        and encoding.complete_from == record.start + complete_from
+        and identity.model_fingerprint == model.fingerprint
+        and image.element_type is model.element_type
+        and len(image.layers) == len(model.layers)
+        and all(own is None or own.layer.shape == layer.shape for own, layer in zip(image.layers, model.layers))
+    )
 
 
 def _only(matching, what: str):
