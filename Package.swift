@@ -62,7 +62,8 @@ let package = Package(
         .testTarget(
             name: "ModelSpecFilesTests", dependencies: ["ModelSpecFiles", "ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .testTarget(
-            name: "CommandTests", dependencies: ["reelkv", "Safetensors"], swiftSettings: swiftSettings),
+            name: "CommandTests", dependencies: ["reelkv", "Safetensors"], exclude: ["Scripts"],
+            swiftSettings: swiftSettings),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -15,7 +15,7 @@ struct ExportCommand: ParsableCommand {
             --frames and --seconds select whole frames of a video; its frame table is cut along.
 
             Example:
-              reelkv export video/lobby part.safetensors --seconds 10..<20 --layers 0..<4
+              reelkv export video/lobby part.safetensors --seconds '10..<20' --layers 0:4
             """)
 
     enum Precision: String, ExpressibleByArgument, CaseIterable {
@@ -33,7 +33,7 @@ struct ExportCommand: ParsableCommand {
     @OptionGroup var store: StoreOption
     @OptionGroup var tenant: TenantOption
 
-    @Option(help: ArgumentHelp("Only these layers.", valueName: "a..<b"))
+    @Option(help: ArgumentHelp("Only these layers: 'a..<b', 'a...b' or a:b.", valueName: "a..<b"))
     var layers: IndexRange?
 
     @Option(help: ArgumentHelp("Only these tokens.", valueName: "a..<b"))

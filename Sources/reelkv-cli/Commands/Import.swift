@@ -40,7 +40,7 @@ struct ImportCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Append to the session of this name, or begin it.", valueName: "name"))
     var session: String?
 
-    @Option(help: ArgumentHelp("Only these of the file's tokens, from 0 on: ..<b.", valueName: "0..<b"))
+    @Option(help: ArgumentHelp("Only the file's first tokens: '0..<b' or 0:b.", valueName: "0..<b"))
     var tokens: IndexRange?
 
     @Option(

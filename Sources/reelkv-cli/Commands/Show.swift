@@ -17,7 +17,7 @@ struct ShowCommand: ParsableCommand {
 
             Examples:
               reelkv show video/lobby
-              reelkv show video/lobby --layer 14 --key --head 1 --tokens 0..<512 --svg keys.svg
+              reelkv show video/lobby --layer 14 --key --head 1 --tokens 0:512 --svg keys.svg
               reelkv show video/lobby --errors
             """)
 

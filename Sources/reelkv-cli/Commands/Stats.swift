@@ -93,14 +93,14 @@ struct StatsReport: Encodable {
 
     func text() -> String {
         var text = """
-            \(Format.count(tokens)) tokens, \(Format.count(elements)) elements, in \(videos) videos and \(sessions) sessions of \
-            \(tenants) tenants and \(models) models
+            \(counted(tokens, "token")), \(counted(elements, "element")), in \(counted(videos, "video")) and \
+            \(counted(sessions, "session")) of \(counted(tenants, "tenant")) and \(counted(models, "model"))
             \(Format.bytes(storedBytes)) on disk (\(Format.bytes(indexBytes)) of it the index) for \
             \(Format.bytes(exactBytes)) of tensors: \(Format.decimal(bitsPerElement, places: 2)) bits per element, \
             \(Format.decimal(ratio, places: 2)) times smaller
 
             """
-        if building > 0 { text += "\(building) sequences are being written or were left unfinished\n" }
+        if building > 0 { text += "\(counted(building, "sequence")) being written, or left unfinished\n" }
         guard !profiles.isEmpty else { return text }
         var table = TextTable(
             .left("PROFILE"), .right("PAGES"), .right("TOKENS"), .right("STORED"), .right("EXACT"), .right("BITS/ELEMENT"),

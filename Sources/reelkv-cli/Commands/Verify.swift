@@ -33,7 +33,10 @@ struct VerifyCommand: ParsableCommand {
         bar?.finish()
         try output.write(VerifyReport(report)) { $0.text() }
         guard report.isSound else {
-            throw Failure("the store is not sound: \(report.problems.count) problems; what they concern counts as not stored")
+            throw Failure(
+                "the store is not sound, \(counted(report.problems.count, "problem")) found: what they concern counts as not "
+                    + "stored"
+            )
         }
     }
 }
@@ -67,11 +70,11 @@ struct VerifyReport: Encodable {
 
     func text() -> String {
         var text =
-            "checked \(Format.count(nodes)) records, \(Format.count(pages)) pages (\(Format.bytes(bytes))), \(sequences) "
-            + "sequences, \(volumes) volumes\n"
+            "checked \(counted(nodes, "record")), \(counted(pages, "page")) (\(Format.bytes(bytes))), "
+            + "\(counted(sequences, "sequence")), \(counted(volumes, "volume"))\n"
         if quarantined > 0 {
             text +=
-                "\(quarantined) pages failed a checksum before and count as absent: importing their tokens again repairs them\n"
+                "\(counted(quarantined, "page")) failed a checksum before and will not be used again: import their tokens anew\n"
         }
         for problem in problems {
             // a chain hash is known by its beginning

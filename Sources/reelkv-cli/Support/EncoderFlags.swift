@@ -39,6 +39,13 @@ struct EncoderFlags: ParsableArguments {
     @Flag(help: "Quantize 1-bit key channels without a Fourier transform.")
     var noFourier = false
 
+    func validate() throws {
+        if let groupSize, groupSize < 8 || groupSize > 1024 || groupSize % 8 != 0 {
+            throw ValidationError("--group-size \(groupSize): give a multiple of 8 from 8 to 1024.")
+        }
+        if let exactPrefix, exactPrefix < 0 { throw ValidationError("--exact-prefix \(exactPrefix): give 0 or more.") }
+    }
+
     func options() throws -> (options: EncoderOptions, protected: Set<Int>) {
         var options = EncoderOptions()
         if let exactPrefix { options.exactPrefix = exactPrefix }

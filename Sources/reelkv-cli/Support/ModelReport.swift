@@ -54,7 +54,8 @@ struct ModelReport: Encodable {
 
     /// One line without the name.
     var summary: String {
-        "\(layers.count) layers of \(heads) KV heads, dimension \(dims), \(dtype), \(Format.bytes(bytesPerToken)) a token"
+        "\(counted(layers.count, "layer")), KV heads \(heads), dimension \(dims), \(dtype), \(Format.bytes(bytesPerToken)) a "
+            + "token"
     }
 
     private var heads: String { Self.span(layers.map(\.kvHeads)) }

@@ -1,16 +1,18 @@
 import ArgumentParser
 
-/// The text of a range: `a..<b`, `a...b`, `a..<`, `a...`, `..<b`, `...b`; either bound may be missing.
+/// The text of a range: `a..<b`, `a...b`, or `a:b`, which is the first without characters that a shell takes for its own. Either
+/// bound may be missing.
 private struct RangeText {
     var lower: Substring
     var upper: Substring
     var isClosed: Bool
 
     init?(_ text: String) {
-        for (separator, isClosed) in [("..<", false), ("...", true)] {
-            guard let dots = text.firstIndex(of: "."), text[dots...].hasPrefix(separator) else { continue }
-            lower = text[..<dots]
-            upper = text[dots...].dropFirst(separator.count)
+        for (separator, isClosed) in [("..<", false), ("...", true), (":", false)] {
+            // the first place where it stands, for a decimal point is a dot too
+            guard let start = text.indices.first(where: { text[$0...].hasPrefix(separator) }) else { continue }
+            lower = text[..<start]
+            upper = text[start...].dropFirst(separator.count)
             self.isClosed = isClosed
             return
         }
@@ -61,10 +63,8 @@ struct SecondsRange: ExpressibleByArgument {
     let text: String
 
     init?(argument: String) {
-        // a decimal point is a dot too: the separator is the first run of them that is long enough
-        guard let dots = argument.indices.first(where: { argument[$0...].hasPrefix("..") }) else { return nil }
-        guard let range = RangeText("0" + argument[dots...]) else { return nil }
-        let first = argument[..<dots].isEmpty ? 0 : Double(argument[..<dots])
+        guard let range = RangeText(argument) else { return nil }
+        let first = range.lower.isEmpty ? 0 : Double(range.lower)
         let end = range.upper.isEmpty ? .infinity : Double(range.upper)
         guard let first, let end, !first.isNaN, !end.isNaN, first <= end else { return nil }
         lower = first
