@@ -11,7 +11,8 @@ import Testing
 
 /// Golden images (schema/vectors/v1): what version 1 of the format wrote is read by every later version of this code.
 ///
-/// They are written once per format version: `REELKV_WRITE_VECTORS=1 swift test --filter VectorTests` writes those that are not there.
+/// They are written once per format version: `REELKV_WRITE_VECTORS=1 swift test --filter VectorTests` writes those that are
+/// missing.
 @Suite struct VectorTests {
     private static let folder = repositoryRoot + "/schema/vectors/v1/"
 
