@@ -14,6 +14,7 @@ from reelkv.values import BFLOAT16, ELEMENT_TYPES, FLOAT16, FLOAT32, ElementType
 
 ROOT = Path(__file__).resolve().parents[3]
 FIXTURES = ROOT / "Tests" / "Fixtures"
+VECTORS = ROOT / "schema" / "vectors"
 OPTION_NAMES = {FLOAT16: "float16", BFLOAT16: "bfloat16", FLOAT32: "float32"}
 _TYPES = {kind.name: kind.storage for kind in ELEMENT_TYPES.values()} | {"I32": np.dtype("<i4"), "I64": np.dtype("<i8")}
 
