@@ -64,7 +64,7 @@ class LayerCache:
 class Store:
     """Reads; never writes. Use it in a `with` statement.
 
-    A store must not be opened twice in one process. Other processes may write it meanwhile: reading takes a slot in LMDB's lock file.
+    A store must not be opened twice in one process. Others may write it meanwhile: reading takes a slot in LMDB's lock file.
     With `lock=False` no lock file is touched: for a store on a medium that cannot be written, or one that nobody writes.
     """
 

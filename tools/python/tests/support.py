@@ -63,7 +63,7 @@ def read_cache(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_cache(path: Path, layers: list[tuple[np.ndarray, np.ndarray]], element_type: ElementType, ids, **others):
-    """Layers are bits `[heads, tokens, dim]` of keys and values. Written by hand, as numpy has no bfloat16 to give to a library."""
+    """Layers are bits `[heads, tokens, dim]` of keys and values. Written by hand: numpy has no bfloat16 for a library to take."""
     tensors = {"input_ids": ("I32", np.asarray(ids, np.int32)[np.newaxis])}
     tensors |= {name: ("I32", np.asarray(values, np.int32)) for name, values in others.items()}
     for index, (key, value) in enumerate(layers):
