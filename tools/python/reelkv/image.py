@@ -57,7 +57,7 @@ class PageImage:
     def __init__(self, data: bytes):
         self.data = bytes(data)
         self.header = _read_header(self.data)
-        self._check_sum(self.header.prologue_checksum, 48, self.header.prologue_bytes, "header and prologue")
+        self._check_sum(self.header.prologue_checksum, 48, self.header.prologue_bytes, "prologue")
         prologue = _Prologue(self.data, self.header)
         self.element_type = ELEMENT_TYPES[self.header.element_type]
         self.identity = PageIdentityRecord._make(prologue.unpack(PAGEIDENTITYRECORD_STRUCT))
@@ -83,7 +83,7 @@ class PageImage:
 
     def verify(self):
         """Checks the checksums of the whole image and of every section."""
-        self._check_sum(self.header.image_checksum, 56, len(self.data), "page image")
+        self._check_sum(self.header.image_checksum, 56, len(self.data), "image")
         for index, entry in enumerate(self.layers):
             if entry is not None:
                 self.section(index)
@@ -92,7 +92,7 @@ class PageImage:
         checksum = xxhash.xxh3_64(self.data[:header_end])
         checksum.update(self.data[PAGEHEADER_STRUCT.size : end])
         if checksum.intdigest() != expected:
-            raise ChecksumError(f"the {what} does not match its checksum")
+            raise ChecksumError(f"the {what} of the page does not match its checksum")
 
 
 def _read_header(data: bytes) -> PageHeader:

@@ -12,7 +12,7 @@ from .verify import verify
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m reelkv.reader", description=__doc__)
     parser.add_argument("store", help="the store's folder")
-    parser.add_argument("--verify", action="store_true", help="check every record, checksum and chain hash, and decode every page")
+    parser.add_argument("--verify", action="store_true", help="check records, checksums and chain hashes; decode all")
     parser.add_argument("--no-lock", action="store_true", help="touch no lock file; for a store that nobody writes")
     options = parser.parse_args(arguments)
     try:

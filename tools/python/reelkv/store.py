@@ -64,8 +64,8 @@ class LayerCache:
 class Store:
     """Reads; never writes. Use it in a `with` statement.
 
-    A store must not be opened twice in one process, and other processes that write the store at the same time must hold LMDB's locks as
-    usual. With `lock=False` no lock file is touched: for a store on a medium that cannot be written, or a copy that nobody writes.
+    A store must not be opened twice in one process. Others may write it meanwhile: reading takes a slot in LMDB's lock file.
+    With `lock=False` no lock file is touched: for a store on a medium that cannot be written, or one that nobody writes.
     """
 
     def __init__(self, path, lock: bool = True):
@@ -171,7 +171,7 @@ class Store:
         return ChainHasher(self.tenant(tenant_id).salt, self.model(model_id).chain_bytes(), self.record.page_tokens)
 
     def chain(self, head: Head) -> list[Segment]:
-        """What the sequence consists of, first tokens first. Checks every node's chain hash on the way from the tip to the root."""
+        """What the sequence consists of, first tokens first. Checks every node's chain hash on the way from tip to root."""
         hasher = self.hasher(head.record.model_id, head.record.tenant_id)
         if head.record.root != hasher.root:
             raise FormatError(f"{head.name!r} does not begin at the root of its model and tenant")

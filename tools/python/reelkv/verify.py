@@ -6,6 +6,7 @@ from .codec import decode_layer
 from .errors import FormatError, NotStoredError
 from .index import KINDS_OF_HEADS, QUARANTINED, Head, Node
 from .store import Store, check_name
+from .tokens import Tokens
 
 
 def verify(store: Store, decoding: bool = False) -> list[str]:
@@ -17,11 +18,12 @@ def verify(store: Store, decoding: bool = False) -> list[str]:
     heads = _heads(store, problems)
     problems += _check_names(store, nodes)
     problems += _check_references(nodes, heads)
+    problems += _check_children(store, nodes)
     problems += _check_volumes(store, nodes)
     for node in nodes.values():
         for encoding in node.encodings:
             if not encoding.flags & QUARANTINED:
-                with _noting(problems, f"page {encoding.page_id} of volume {encoding.volume_id}"):
+                with _noting(problems, f"node {node.hash.hex()}"):
                     image = store.image(node, encoding)
                     image.verify()
                     for index in range(len(image.layers) if decoding else 0):
@@ -89,6 +91,19 @@ def _check_references(nodes: dict[bytes, Node], heads: list[tuple[str, Head]]) -
             problems.append(f"{name}: its last page is not stored")
         elif tip.record.page_first_token + head.record.tip_end != head.record.token_count or head.record.tip_end > tip.record.end:
             problems.append(f"{name}: its length is not that of its chain")
+    return problems
+
+
+def _check_children(store: Store, nodes: dict[bytes, Node]) -> list[str]:
+    """Every node is listed once, under its base and in token order."""
+    problems, expected = [], {}
+    for node in nodes.values():
+        with _noting(problems, f"node {node.hash.hex()}"):
+            key = node.record.base + Tokens.parse(node.tokens).order_key() + node.hash[:8]
+            expected[key] = node.hash
+    listed = dict(store.items("child"))
+    problems += [f"node {hash.hex()}: it is not listed as a child" for key, hash in expected.items() if listed.get(key) != hash]
+    problems += [f"child {key.hex()}: no node belongs there" for key in listed.keys() - expected.keys()]
     return problems
 
 

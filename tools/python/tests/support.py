@@ -14,6 +14,7 @@ from reelkv.values import BFLOAT16, ELEMENT_TYPES, FLOAT16, FLOAT32, ElementType
 
 ROOT = Path(__file__).resolve().parents[3]
 FIXTURES = ROOT / "Tests" / "Fixtures"
+VECTORS = ROOT / "schema" / "vectors"
 OPTION_NAMES = {FLOAT16: "float16", BFLOAT16: "bfloat16", FLOAT32: "float32"}
 _TYPES = {kind.name: kind.storage for kind in ELEMENT_TYPES.values()} | {"I32": np.dtype("<i4"), "I64": np.dtype("<i8")}
 
@@ -62,7 +63,7 @@ def read_cache(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_cache(path: Path, layers: list[tuple[np.ndarray, np.ndarray]], element_type: ElementType, ids, **others):
-    """Layers are bits `[heads, tokens, dim]` of keys and values. Written by hand: numpy has no bfloat16 to hand to the package."""
+    """Layers are bits `[heads, tokens, dim]` of keys and values. Written by hand: numpy has no bfloat16 for a library to take."""
     tensors = {"input_ids": ("I32", np.asarray(ids, np.int32)[np.newaxis])}
     tensors |= {name: ("I32", np.asarray(values, np.int32)) for name, values in others.items()}
     for index, (key, value) in enumerate(layers):

@@ -1,9 +1,14 @@
 """Stores that the Swift command wrote, decoded here, against the files that it exports from them."""
 
+import shutil
+import struct
+
+import lmdb
 import numpy as np
 import pytest
 
 from reelkv import NotStoredError, Store, verify
+from reelkv.records import NODERECORD_STRUCT
 from reelkv.values import BFLOAT16, FLOAT16, FLOAT32
 from support import FIXTURES, PLAIN_PROFILES, TURNED_PROFILES, assert_decodes_as_exported, read_cache
 
@@ -74,3 +79,35 @@ def test_what_is_not_there_is_said(store, tmp_path):
             opened.read(opened.head("video/clip"), 3)
     with pytest.raises(NotStoredError):
         Store(tmp_path)
+
+
+def test_verification_finds_what_is_damaged(store, tmp_path):
+    """A byte of the first page, a token of the second node, a reference count of the third: each is told by its node."""
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    with Store(copy) as opened:
+        first, second, third = opened.chain(opened.head("video/clip"))[:3]
+        encoding = first.node.best_encoding()
+        key, image = struct.pack(">Q", encoding.page_id), opened.image(first.node).data
+        nodes = dict(opened.items("node"))
+    tokens = nodes[second.node.hash]
+    record = third.node.record._replace(children=third.node.record.children + 1)
+    damaged = {
+        second.node.hash: tokens[:-1] + bytes([tokens[-1] ^ 1]),
+        third.node.hash: NODERECORD_STRUCT.pack(*record) + nodes[third.node.hash][NODERECORD_STRUCT.size :],
+    }
+    with lmdb.open(str(copy / "volumes" / f"{encoding.volume_id:08x}.mdb"), subdir=False, map_size=1 << 28) as volume:
+        with volume.begin(write=True) as transaction:
+            transaction.put(key, image[:-1] + bytes([image[-1] ^ 1]))
+    with lmdb.open(str(copy / "index.mdb"), subdir=False, max_dbs=16, map_size=1 << 28) as index:
+        nodes = index.open_db(b"node", create=False)
+        with index.begin(write=True, db=nodes) as transaction:
+            for hash, value in damaged.items():
+                transaction.put(hash, value)
+    with Store(copy) as opened:
+        problems = verify(opened)
+    names = {node.hash.hex(): name for node, name in ((first.node, "first"), (second.node, "second"), (third.node, "third"))}
+    found = sorted((names[problem.split()[1].rstrip(":")], problem.partition(": ")[2]) for problem in problems)
+    assert [name for name, _ in found] == ["first", "second", "second", "third"]
+    for (_, message), word in zip(found, ["checksum", "image of its node", "chain hash", "counts"]):
+        assert word in message

@@ -6,12 +6,10 @@ import pytest
 from reelkv import PageImage, decode_layer
 from reelkv.section import FOURIER, UNROTATED, parse_section
 from reelkv.values import FLOAT32
-from support import ROOT
-
-VECTORS = sorted((ROOT / "schema" / "vectors").glob("v*/*.page"))
+from support import VECTORS
 
 
-@pytest.mark.parametrize("path", VECTORS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize("path", sorted(VECTORS.glob("v*/*.page")), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_golden_images_decode_to_their_values(path):
     image = PageImage(path.read_bytes())
     image.verify()
