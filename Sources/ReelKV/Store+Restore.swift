@@ -115,7 +115,11 @@ extension Store {
             let result = try StoreError.translating {
                 try volumes.volume(encoding.volumeId).withImage(encoding.pageId) { bytes in
                     let image = try PageImage(parsing: bytes)
-                    guard image.identity.chainHash == segment.hash else {
+                    // the chain hash names all of it, but a first token that is off would turn the keys by wrong angles
+                    guard image.identity.chainHash == segment.hash,
+                        image.identity.firstToken == segment.pageFirstToken + segment.nodeTokens.lowerBound,
+                        image.tokenCount == segment.nodeTokens.count
+                    else {
                         throw CodecError(.damaged, "it is another page's image")
                     }
                     return try body(image)

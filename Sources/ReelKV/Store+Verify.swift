@@ -47,6 +47,8 @@ private struct IndexCheck {
     private let store: Store
     private var nodes: [Digest: Node] = [:]
     private var volumes: [UInt64: VolumeRecord] = [:]
+    /// Of each model, by its id.
+    private var fingerprints: [UInt32: Digest] = [:]
     private(set) var report = VerificationReport()
 
     init(_ store: Store, in transaction: borrowing ReadTransaction) throws {
@@ -93,6 +95,7 @@ private struct IndexCheck {
     private mutating func checkNames(in transaction: borrowing ReadTransaction) throws {
         let models = Dictionary(try store.index.allModels(in: transaction).map { ($0.id, $0) }) { first, _ in first }
         let tenants = Dictionary(try store.index.allTenants(in: transaction).map { ($0.id, $0) }) { first, _ in first }
+        fingerprints = models.mapValues(\.spec.fingerprint)
         for (hash, node) in nodes {
             guard let model = models[node.record.modelId], let tenant = tenants[node.record.tenantId] else {
                 problem(.node, hash.hex, "belongs to a model or tenant that is not stored")
@@ -210,7 +213,9 @@ private struct IndexCheck {
                 }
                 let image = try PageImage(parsing: bytes)
                 try image.verifyAll()
-                guard image.identity.chainHash == hash, image.identity.tokens == node.tokens,
+                guard image.identity.chainHash == hash, image.identity.parentHash == node.record.parent,
+                    image.identity.tokens == node.tokens, image.identity.firstToken == node.firstOwnToken,
+                    image.identity.modelFingerprint == fingerprints[node.record.modelId],
                     image.tokenCount == node.ownTokens
                 else { throw StoreError(.damaged, "is another page's image") }
             }

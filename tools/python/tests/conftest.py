@@ -8,5 +8,5 @@ def reelkv() -> Command:
     """The built `reelkv` command."""
     path = find_command()
     if path is None:
-        pytest.skip("reelkv is not built: run `swift build -c release --product reelkv`, or set REELKV_BIN to the command")
+        pytest.skip("reelkv is not built: run `swift build -c release --product reelkv`, or set REELKV to the command")
     return Command(path)

@@ -37,7 +37,7 @@ TURNED_PROFILES = [
 
 
 def find_command() -> Path | None:
-    path = Path(os.environ.get("REELKV_BIN") or ROOT / ".build" / "release" / "reelkv")
+    path = Path(os.environ.get("REELKV") or ROOT / ".build" / "release" / "reelkv")
     return path if path.is_file() else None
 
 
