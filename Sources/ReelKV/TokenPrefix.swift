@@ -86,18 +86,11 @@ extension TokenSequence {
             case .media(let digest, let offset, let range):
                 let seed = digest.withUnsafeBytes { $0.loadLittleEndian(at: 0, as: UInt64.self) }
                 for index in 0..<range.count {
-                    key.appendBigEndian(UInt32(truncatingIfNeeded: Self.mix(seed &+ UInt64(offset + index)) >> 33) | 1 << 31)
+                    var mixer = SplitMix64(seed: seed &+ UInt64(offset + index))
+                    key.appendBigEndian(UInt32(truncatingIfNeeded: mixer.next() >> 33) | 1 << 31)
                 }
             }
         }
-    }
-
-    /// The finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
-    private static func mix(_ value: UInt64) -> UInt64 {
-        var z = value &+ 0x9E37_79B9_7F4A_7C15
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }
 

@@ -27,7 +27,7 @@ struct PrefixBenchmark: ParsableCommand {
         let fill = try ContinuousClock().measure { try enter(sequences, into: store) }
         print("entered \(sequences * Self.pagesPerSequence) pages of \(sequences) sequences in \(fill.formatted)")
 
-        var random = SplitMix64(state: 42)
+        var random = SplitMix64(seed: 42)
         var times: [Duration] = []
         var matched = 0
         let clock = ContinuousClock()
@@ -47,7 +47,7 @@ struct PrefixBenchmark: ParsableCommand {
 
     /// All sequences share a system prompt, then differ: what a busy server's index looks like.
     private func tokens(of sequence: Int, count: Int) throws -> TokenSequence {
-        var random = SplitMix64(state: UInt64(sequence) &* 0x9E37_79B9)
+        var random = SplitMix64(seed: UInt64(sequence) &* 0x9E37_79B9)
         let prompt = (0..<20).map { Int32(1_000 + $0) }
         return try TokenSequence(ids: prompt + (20..<max(20, count)).map { _ in Int32(random.next() % 150_000) })
     }

@@ -58,7 +58,7 @@ struct WriteBenchmark: ParsableCommand {
     private func randomChunk() -> UnsafeMutableRawBufferPointer {
         let count = chunk * Self.layers * Self.heads * 2 * Self.dim
         let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 2 * count, alignment: 64)
-        var random = SplitMix64(state: 1)
+        var random = SplitMix64(seed: 1)
         for index in 0..<count {
             let value = Float(Int64(bitPattern: random.next()) >> 40) / Float(1 << 22)
             memory.storeBytes(of: UInt16(truncatingIfNeeded: value.bitPattern >> 16), toByteOffset: 2 * index, as: UInt16.self)
