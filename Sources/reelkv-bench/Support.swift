@@ -1,4 +1,5 @@
 import ArgumentParser
+import Dispatch
 
 #if canImport(Glibc)
     import Glibc
@@ -59,4 +60,20 @@ func peakResidentBytes() -> Int {
         getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
         return usage.ru_maxrss * 1024
     #endif
+}
+
+func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
+
+/// Copies the first half of the memory over the second and back, on all cores: as many bytes written as it has.
+func copyInParallel(_ memory: UnsafeMutableRawBufferPointer) {
+    let half = memory.count / 2
+    let threads = max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
+    nonisolated(unsafe) let memory = memory
+    for (from, to) in [(0, half), (half, 0)] {
+        DispatchQueue.concurrentPerform(iterations: threads) { thread in
+            let range = half * thread / threads..<half * (thread + 1) / threads
+            UnsafeMutableRawBufferPointer(rebasing: memory[(to + range.lowerBound)..<(to + range.upperBound)])
+                .copyMemory(from: UnsafeRawBufferPointer(rebasing: memory[(from + range.lowerBound)..<(from + range.upperBound)]))
+        }
+    }
 }
