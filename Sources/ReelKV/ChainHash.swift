@@ -22,17 +22,24 @@ struct ChainHasher {
         Self.blake2b(prefix: UInt8(ascii: "P"), base, start: 0, tokens, key: salt)
     }
 
-    /// The hash of a tail piece that holds the tokens from `start` on of the page after `base`; `tokens` are the page's
-    /// canonical tokens from its first one on.
-    func piece(after base: Digest, start: Int, tokens: [UInt8]) -> Digest {
-        Self.blake2b(prefix: UInt8(ascii: "T"), base, start: UInt32(start), tokens, key: salt)
+    /// The hash of a tail piece that holds the tokens from `start` on of a page; `tokens` are the page's canonical tokens from its
+    /// first one on. Those before `start` lie in `parent`: a piece behind a lossy page is not the one behind an exact piece.
+    func piece(after parent: Digest, start: Int, tokens: [UInt8]) -> Digest {
+        Self.blake2b(prefix: UInt8(ascii: "T"), parent, start: UInt32(start), tokens, key: salt)
     }
 
-    private static func blake2b(prefix: UInt8, _ base: Digest, start: UInt32, _ tokens: [UInt8], key: Digest) -> Digest {
+    /// The hash that a node must be stored under.
+    func hash(of node: NodeView) -> Digest {
+        node.record.kind == Node.Kind.page.rawValue
+            ? page(after: node.record.parent, tokens: Array(node.tokens))
+            : piece(after: node.record.parent, start: Int(node.record.start), tokens: Array(node.tokens))
+    }
+
+    private static func blake2b(prefix: UInt8, _ parent: Digest, start: UInt32, _ tokens: [UInt8], key: Digest) -> Digest {
         withUnsafeTemporaryAllocation(byteCount: 37 + tokens.count, alignment: 8) { message in
             message[0] = prefix
             message.storeLittleEndian(start, at: 1)
-            message.storeLittleEndian(base, at: 5)
+            message.storeLittleEndian(parent, at: 5)
             tokens.withUnsafeBytes { UnsafeMutableRawBufferPointer(rebasing: message[37...]).copyMemory(from: $0) }
             return blake2b(UnsafeRawBufferPointer(message), key: key)
         }

@@ -33,6 +33,8 @@ public struct Provenance: Hashable, Sendable, ExpressibleByDictionaryLiteral {
     }
 
     static let byteCountMax = 1 << 20
+    /// Bytes of all keys and values.
+    var byteCount: Int { entries.reduce(0) { $0 + $1.key.utf8.count + $1.value.utf8.count } }
 }
 
 /// A named tip of a chain: a video, a session, or a sequence being written.

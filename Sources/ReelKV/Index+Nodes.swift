@@ -32,7 +32,7 @@ extension Index {
         if var stored = try self.node(hash, in: transaction) {
             if let same = stored.encodings.firstIndex(where: { $0.profileId == encoding.profileId }) {
                 let old = stored.encodings[same]
-                guard old.isQuarantined || encoding.completeFrom < old.completeFrom else { return false }
+                guard encoding.isBetter(than: old) else { return false }
                 try releaseEncoding(old, in: transaction)
                 stored.encodings[same] = encoding
             } else {
@@ -71,6 +71,9 @@ extension Index {
         if isRoot { return }
         guard var node = try node(hash, in: transaction) else {
             throw StoreError(.conflict, "pages of this sequence were deleted while it was being written: write it again")
+        }
+        guard node.record[keyPath: counter] < .max else {
+            throw StoreError(.damaged, "node \(hash.hex.prefix(16)) counts too many references; run `reelkv verify`")
         }
         node.record[keyPath: counter] += 1
         try putNode(node, hash: hash, in: transaction)
@@ -130,7 +133,7 @@ extension Index {
 extension Index {
     func volume(_ id: UInt64, in transaction: borrowing some Transaction & ~Copyable) throws -> VolumeRecord? {
         try volumes.withValue(id, in: transaction) { bytes in
-            guard let record = VolumeRecord(at: 0, of: bytes) else {
+            guard let record = VolumeRecord(bytes: bytes) else {
                 throw StoreError(.damaged, "the record of volume \(id) is damaged; run `reelkv verify`")
             }
             return record
@@ -156,12 +159,26 @@ extension Index {
     func allVolumes(in transaction: borrowing some Transaction & ~Copyable) throws -> [(id: UInt64, record: VolumeRecord)] {
         var all: [(id: UInt64, record: VolumeRecord)] = []
         try volumes.forEachRaw(in: .all, in: transaction) { key, value in
-            guard key.count == 8, let record = VolumeRecord(at: 0, of: value) else {
+            guard key.count == 8, let record = VolumeRecord(bytes: value) else {
                 throw StoreError(.damaged, "a volume's record is damaged; run `reelkv verify`")
             }
             all.append((UInt64(bigEndian: key.loadUnaligned(as: UInt64.self)), record))
             return .continue
         }
         return all
+    }
+}
+
+extension VolumeRecord {
+    static let activeState: UInt8 = 0
+    static let sealedState: UInt8 = 1
+
+    var isSealed: Bool { state == Self.sealedState }
+
+    /// nil for bytes that are no record, or one whose counts no volume can reach.
+    init?(bytes: UnsafeRawBufferPointer) {
+        self.init(at: 0, of: bytes)
+        let counts = [liveBytes, livePages, writtenBytes, writtenPages]
+        guard bytes.count == Self.byteCount, state <= Self.sealedState, counts.allSatisfy({ $0 < 1 << 62 }) else { return nil }
     }
 }

@@ -71,7 +71,8 @@ struct Index: Sendable {
                 "\(environment.path) has format version \(record.formatVersion), this ReelKV reads up to \(Self.formatVersion): upgrade ReelKV"
             )
         }
-        guard record.pageTokens > 0, record.pageTokens % 32 == 0, record.pageTokens <= 4096, record.volumeBytesMax > 0 else {
+        guard record.pageTokens > 0, record.pageTokens % 32 == 0, record.pageTokens <= TokenSequence.pageTokensMax,
+            record.volumeBytesMax > 0 else {
             throw StoreError(.damaged, "the store's record is damaged; run `reelkv verify`")
         }
         return record
@@ -89,6 +90,7 @@ struct Index: Sendable {
     ) throws -> ID {
         var record = try storeRecord(in: transaction)
         let id = record[keyPath: counter]
+        guard id < .max else { throw StoreError(.damaged, "the store's record is damaged; run `reelkv verify`") }
         record[keyPath: counter] = id + 1
         try putStoreRecord(record, in: transaction)
         return id

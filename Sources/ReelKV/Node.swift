@@ -28,7 +28,7 @@ struct Node: Hashable, Sendable {
     var ownTokens: Int { Int(record.end - record.start) }
 
     /// Index in the sequence of the first token that this node itself holds.
-    var firstOwnToken: Int { Int(record.pageFirstToken) + Int(record.start) }
+    var firstOwnToken: Int { record.firstOwnToken }
 
     static let encodingsMax = 16
 
@@ -65,14 +65,18 @@ struct NodeView {
 
     /// - Throws: `StoreError.damaged` when the bytes are no node.
     init(_ bytes: UnsafeRawBufferPointer) throws {
-        guard let record = NodeRecord(at: 0, of: bytes), record.kind <= Node.Kind.piece.rawValue,
-            record.start < record.end, record.parentEnd == record.start,
+        guard let record = NodeRecord(at: 0, of: bytes), record.hasPossiblePlace,
             (1...UInt8(Node.encodingsMax)).contains(record.encodingCount),
             bytes.count == NodeRecord.byteCount + Int(record.encodingCount) * EncodingRecord.byteCount
                 + Int(record.tokenBytes)
         else { throw StoreError(.damaged, "a node's record is damaged; run `reelkv verify`") }
         self.record = record
         self.bytes = bytes
+        for index in 0..<encodingCount {
+            guard (record.start...record.end).contains(encoding(index).completeFrom) else {
+                throw StoreError(.damaged, "an encoding's record is damaged; run `reelkv verify`")
+            }
+        }
     }
 
     var encodingCount: Int { Int(record.encodingCount) }
@@ -98,8 +102,34 @@ struct NodeView {
     }
 }
 
+extension NodeRecord {
+    /// Index in the sequence of the first token that the node itself holds.
+    var firstOwnToken: Int { Int(pageFirstToken) + Int(start) }
+
+    /// Whether a page or piece can lie where the record says.
+    fileprivate var hasPossiblePlace: Bool {
+        guard start < end, end <= TokenSequence.pageTokensMax, parentEnd == start,
+            pageFirstToken <= TokenSequence.countMax, start > 0 || parent == base
+        else { return false }
+        return kind == Node.Kind.piece.rawValue || (kind == Node.Kind.page.rawValue && start == 0)
+    }
+}
+
 extension EncodingRecord {
     static let quarantinedFlag: UInt16 = 1
+    static let inheritedFlag: UInt16 = 2
+
+    /// Some of its tokens were taken over from a lossy page: others with the same tokens, and their own tensors, have better ones.
+    var isInherited: Bool { flags & Self.inheritedFlag != 0 }
+
+    /// Whether it gives something else than what was appended.
+    var isLossy: Bool { keyError > 0 || valueError > 0 }
+
+    /// Whether it should take the place of another encoding of the same node and profile.
+    func isBetter(than other: EncodingRecord) -> Bool {
+        if other.isQuarantined || isInherited != other.isInherited { return other.isQuarantined || other.isInherited }
+        return completeFrom < other.completeFrom
+    }
 
     /// A checksum failed once: the image is treated as absent.
     var isQuarantined: Bool {

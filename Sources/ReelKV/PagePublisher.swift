@@ -19,6 +19,7 @@ final class PagePublisher {
     private let store: Store
     private let name: SequenceName
     private let headKey: HeadKey
+    private let modelName: String
     private let start: StoredPrefix
     private let expectedHead: Head?
     private let isReplacing: Bool
@@ -45,6 +46,7 @@ final class PagePublisher {
         self.isReplacing = isReplacing
         modelID = model.id
         tenantID = tenant.id
+        modelName = model.spec.name
         let now = Platform.unixSeconds()
         let process = Platform.processID
         head = Head(
@@ -97,6 +99,7 @@ final class PagePublisher {
         }
         moved.record.updatedSeconds = Platform.unixSeconds()
         let key = try store.write { transaction in
+            try checkOwners(in: transaction)
             for ((hash, node, _), location) in zip(new, locations) {
                 var node = node
                 node.encodings[0].volumeId = location.volume
@@ -111,6 +114,15 @@ final class PagePublisher {
         pendingBytes = 0
     }
 
+    /// A model or tenant may have been removed since the write began, and even made anew, with another id.
+    private func checkOwners(in transaction: borrowing WriteTransaction) throws {
+        guard try store.index.model(named: modelName, in: transaction)?.id == modelID,
+            try store.index.tenant(named: name.tenant, in: transaction)?.id == tenantID
+        else {
+            throw StoreError(.conflict, "the model '\(modelName)' or the tenant '\(name.tenant)' was removed during the write")
+        }
+    }
+
     // MARK: - The end
 
     /// Publishes the head under its name.
@@ -122,12 +134,14 @@ final class PagePublisher {
             let previous = try store.index.head(name.kind, headKey, in: transaction)
             try checkUnchanged(previous, tip: moved)
             if let engineState { try keep(engineState, after: moved, in: transaction) }
-            let finished = finish(moved, after: previous, frames: frames, provenance: provenance)
+            let finished = try finish(moved, after: previous, frames: frames, provenance: provenance)
             try store.index.replaceHead(name.kind, headKey, with: finished, in: transaction)
             if let building { try store.index.moveBuilding(building, to: nil, in: transaction) }
             try store.index.remove(try store.index.abandoned(name.kind, headKey, in: transaction), in: transaction)
             return nil
         }
+        // The write is done, whether or not the space of what it replaced comes back now.
+        if isReplacing { try? store.removeDeadVolumes() }
     }
 
     private func checkUnchanged(_ previous: Head?, tip: Head) throws {
@@ -160,13 +174,18 @@ final class PagePublisher {
     }
 
     /// The head as it stands under its name.
-    private func finish(_ head: Head, after previous: Head?, frames: [VideoFrame], provenance: Provenance) -> Head {
+    private func finish(
+        _ head: Head, after previous: Head?, frames: [VideoFrame], provenance: Provenance
+    ) throws -> Head {
         var finished = head
         finished.record.writerProcess = 0
         finished.record.writerStarted = 0
         finished.record.createdSeconds = previous?.record.createdSeconds ?? head.record.createdSeconds
         finished.record.updatedSeconds = Platform.unixSeconds()
         finished.provenance = Provenance((previous?.provenance.entries ?? [:]).merging(provenance.entries) { _, new in new })
+        guard finished.provenance.byteCount <= Provenance.byteCountMax else {
+            throw StoreError(.invalidArgument, "provenance has at most \(Provenance.byteCountMax) bytes of keys and values")
+        }
         switch name.kind {
         case .video:
             finished.frames = frames

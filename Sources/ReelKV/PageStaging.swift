@@ -39,6 +39,8 @@ final class PageStaging {
 
     deinit { memory.deallocate() }
 
+    var layerCount: Int { layers.count }
+
     /// Copies tokens `chunk`, of the `count` being appended, to the page's tokens from `start` on.
     func stage(_ appended: [LayerTokens], chunk: Range<Int>, of count: Int, at start: Int) throws {
         for (index, tensors) in appended.enumerated() {

@@ -29,6 +29,17 @@ enum Platform {
         init?(path: String) {
             var status = stat()
             guard stat(path, &status) == 0 else { return nil }
+            self.init(status)
+        }
+
+        /// nil when it is no open file.
+        init?(descriptor: Int32) {
+            var status = stat()
+            guard fstat(descriptor, &status) == 0 else { return nil }
+            self.init(status)
+        }
+
+        private init(_ status: stat) {
             device = UInt64(truncatingIfNeeded: status.st_dev)
             inode = UInt64(status.st_ino)
         }
@@ -39,13 +50,31 @@ enum Platform {
         return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
     }
 
-    /// Creates a folder that only its owner may enter, and its missing parents; one that is there already is fine.
+    /// Creates a folder that only its owner may enter, and its missing parents; one that is there already is fine. New ones are on
+    /// the disk when this returns.
     static func makeDirectory(_ path: String) throws {
         if isDirectory(path) { return }
-        if let slash = path.lastIndex(of: "/"), slash > path.startIndex { try makeDirectory(String(path[..<slash])) }
+        let slash = path.lastIndex(of: "/")
+        if let slash, slash > path.startIndex { try makeDirectory(String(path[..<slash])) }
         guard mkdir(path, 0o700) == 0 || errno == EEXIST else {
             throw StoreError.system("cannot create the folder \(path)")
         }
+        synchronizeDirectory(slash.map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? ".")
+    }
+
+    /// Makes the names in a folder durable, on file systems that can.
+    private static func synchronizeDirectory(_ path: String) {
+        let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { return }
+        fsync(descriptor)
+        close(descriptor)
+    }
+
+    /// The path of something that exists, absolute and free of symbolic links; nil when nothing is there.
+    static func absolute(_ path: String) -> String? {
+        guard let resolved = realpath(path, nil) else { return nil }
+        defer { free(resolved) }
+        return String(cString: resolved)
     }
 
     /// Names in a folder, sorted, without `.` and `..`.
@@ -121,26 +150,6 @@ extension StoreError {
         default: return StoreError(.inputOutput, "\(what): \(reason)")
         }
     }
-}
-
-/// An exclusive lock on a file that ends with the process, however it ends.
-final class FileLock: Sendable {
-    private let descriptor: Int32
-
-    /// - Returns: nil when another owner holds the lock, in this process or any other.
-    init?(path: String) throws {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw StoreError.system("cannot open \(path)") }
-        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-            let error = errno
-            close(descriptor)
-            if error == EWOULDBLOCK { return nil }
-            throw StoreError.system("cannot lock \(path)", error: error)
-        }
-        self.descriptor = descriptor
-    }
-
-    deinit { close(descriptor) }
 }
 
 extension Platform {

@@ -12,7 +12,8 @@ extension Store {
     ///   - acceptance: how lossy a page may be.
     /// - Returns: a prefix that may be empty. A tenant that has stored nothing matches nothing.
     /// - Throws: `StoreError.notFound` for an unknown model.
-    /// - Complexity: one look-up per matched page, and a logarithmic search for the rest.
+    /// - Complexity: one look-up per matched page, and one search for the rest, which compares those branches of the page that agree in
+    ///   its first 112 tokens.
     public func longestPrefix(
         of tokens: TokenSequence, model name: String, tenant tenantName: String = Store.defaultTenant,
         accepting acceptance: Acceptance = .any
@@ -89,7 +90,9 @@ private struct PrefixSearch {
         let found = try index.nodes.withValue(hash, in: transaction) { bytes -> PageSegment? in
             let node = try NodeView(bytes)
             // the hash names the tokens, but a hit must be right even where the index is not
-            guard node.hasTokens(canonical), let encoding = acceptance.best(of: node) else { return nil }
+            guard node.hasTokens(canonical), node.record.firstOwnToken == matched, node.record.end == pageTokens,
+                let encoding = acceptance.best(of: node)
+            else { return nil }
             return PageSegment(hash: hash, node: node, encoding: encoding, usedEnd: Int(node.record.end))
         }
         return found ?? nil
@@ -110,7 +113,8 @@ private struct PrefixSearch {
                 let agreed = Self.agreement(childKey, key)
                 let usable = best?.usable ?? 0
                 guard agreed > 0, agreed > usable - start, usable < start + limit else { return .stop }
-                let (cover, coverStop) = try cover(try DigestKey.decode(value), from: start, limit: limit, in: transaction)
+                let (cover, coverStop) = try cover(
+                    try DigestKey.decode(value), after: base, from: start, limit: limit, in: transaction)
                 let coverUsable = (segments + cover).usableCount(windowTokens: windowTokens)
                 if best == nil || coverUsable > usable { best = (cover, coverStop, coverUsable) }
                 return .continue
@@ -120,10 +124,10 @@ private struct PrefixSearch {
         stop = matched == tokens.count ? .complete : best?.stop ?? .notStored
     }
 
-    /// Tokens in which two order keys agree; without bound where all the tokens that keys hold agree.
+    /// Tokens in which a child's key and the query's order key agree, at least: the hash at the end of a child's key is compared too,
+    /// so that no child further away agrees in more. Without bound where all the tokens that keys hold agree.
     private static func agreement(_ childKey: UnsafeRawBufferPointer, _ key: [UInt8]) -> Int {
-        let childOrder = childKey.dropLast(ChildKey.suffixBytes)
-        let bytes = zip(childOrder, key).prefix { $0 == $1 }.count
+        let bytes = zip(childKey, key).prefix { $0 == $1 }.count
         guard bytes >= ChildKey.orderStart else { return 0 }  // another base
         let tokens = (bytes - ChildKey.orderStart) / 4
         return tokens == TokenSequence.orderedTokensMax ? .max : tokens
@@ -131,31 +135,38 @@ private struct PrefixSearch {
 
     /// What of the page a child covers: its own tokens, and, for a tail piece, the ones before it by its ancestors.
     private func cover(
-        _ hash: Digest, from start: Int, limit: Int, in transaction: borrowing ReadTransaction
+        _ hash: Digest, after base: Digest, from start: Int, limit: Int, in transaction: borrowing ReadTransaction
     ) throws -> (segments: [PageSegment], stop: MatchStop) {
         let agreed = try index.nodes.withValue(hash, in: transaction) { bytes in
             try tokens.commonPrefix(from: start, limit: limit, canonical: try NodeView(bytes).tokens)
         }
         guard let agreed, agreed > 0 else { return ([], .notStored) }
-        let chain = try index.chain(endingAt: hash, end: agreed, downTo: nil, accepting: acceptance, in: transaction)
-        return (chain.segments, chain.stop)
+        return try index.chain(
+            endingAt: hash, end: agreed, after: base, from: start, hasher: hasher, accepting: acceptance, in: transaction)
     }
 }
 
 extension Index {
-    /// The nodes that hold the tokens up to `end` of `hash`'s page, first ones first, as far as their encodings are accepted.
+    /// The nodes that hold the tokens from `start` on, up to `end` of `hash`'s page, first ones first, as far as their encodings are
+    /// accepted. Every node on the way must have the hash that it is stored under, which covers its tokens and those before:
+    /// whatever befell the index, no node passes for another.
     ///
-    /// - Parameter root: where to stop; nil stops at the beginning of the page.
+    /// - Parameters:
+    ///   - base: what stands before `start`, the first token of a page: the hash of the page before, or the root.
+    /// - Throws: `StoreError.damaged` for a chain that does not lead there.
     func chain(
-        endingAt hash: Digest, end: Int, downTo root: Digest?, accepting acceptance: Acceptance,
-        in transaction: borrowing some Transaction & ~Copyable
+        endingAt hash: Digest, end: Int, after base: Digest, from start: Int, hasher: ChainHasher,
+        accepting acceptance: Acceptance, in transaction: borrowing some Transaction & ~Copyable
     ) throws -> (segments: [PageSegment], stop: MatchStop) {
         var links: [Link] = []
         var hash = hash
         var end = end
-        while hash != root {
+        while hash != base {
             let found = try nodes.withValue(hash, in: transaction) { bytes in
                 let node = try NodeView(bytes)
+                guard node.record.firstOwnToken >= start, hasher.hash(of: node) == hash else {
+                    throw StoreError(.damaged, "node \(hash.hex.prefix(16)) is not what its hash says; run `reelkv verify`")
+                }
                 let contributes = end > node.record.start
                 return (
                     link: contributes ? Link(hash: hash, node: node, end: end, acceptance: acceptance) : nil,
@@ -167,14 +178,18 @@ extension Index {
                     .damaged, "the index lacks node \(hash.hex.prefix(16)), which others refer to; run `reelkv verify`")
             }
             if let link { links.append(link) }
-            if record.start == 0, root == nil { break }
             hash = record.parent
             end = record.start == 0 ? .max : min(end, Int(record.parentEnd))
         }
         var segments: [PageSegment] = []
+        var reached = start
         for link in links.reversed() {
+            guard link.range.lowerBound == reached else {
+                throw StoreError(.damaged, "the pages of a sequence do not join at token \(reached); run `reelkv verify`")
+            }
             guard let segment = link.segment else { return (segments, link.refusal) }
             segments.append(segment)
+            reached = link.range.upperBound
         }
         return (segments, .notStored)
     }
@@ -192,10 +207,14 @@ extension Index {
 private struct Link {
     var segment: PageSegment?
     var refusal: MatchStop
+    /// The tokens it contributes, as indices in the sequence.
+    var range: Range<Int>
 
     init(hash: Digest, node: NodeView, end: Int, acceptance: Acceptance) {
+        let end = min(end, Int(node.record.end))
+        range = node.record.firstOwnToken..<Int(node.record.pageFirstToken) + end
         if let encoding = acceptance.best(of: node) {
-            segment = PageSegment(hash: hash, node: node, encoding: encoding, usedEnd: min(end, Int(node.record.end)))
+            segment = PageSegment(hash: hash, node: node, encoding: encoding, usedEnd: end)
         }
         let whole = (0..<node.encodingCount).map { node.encoding($0) }.filter { !$0.isQuarantined }
         refusal =

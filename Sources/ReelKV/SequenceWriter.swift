@@ -132,7 +132,9 @@ public final class SequenceWriter {
     private func sealPage() throws {
         let canonical = pageTokens.canonical(origin: pageFirstToken)
         let hash = hasher.page(after: base, tokens: canonical)
-        if try store.hasEncoding(of: hash, profile: profile, completeFrom: staging.completeFrom(0..<store.pageTokens)) {
+        if try store.hasEncoding(
+            of: hash, profile: profile, completeFrom: pageCompleteFrom, orInherited: tailSegments.contains { $0.encoding.isLossy })
+        {
             reusedTokenCount += store.pageTokens - tail.end
             try publisher.adopt(hash, end: store.pageTokens, tokenCount: tokenCount)
         } else {
@@ -153,14 +155,23 @@ public final class SequenceWriter {
         staging.clear()
     }
 
+    /// First token of the page that has filled from which every layer will be present, once its first tokens are read back.
+    private var pageCompleteFrom: Int {
+        let staged = staging.completeFrom(staging.firstStagedToken..<store.pageTokens)
+        if staged > staging.firstStagedToken { return staged }
+        return tailSegments.reduce(0) { $1.completeFrom > $1.used.lowerBound ? min($1.completeFrom, $1.used.upperBound) : $0 }
+    }
+
     /// Stores the tokens after the last full page that no node holds yet, exact.
     private func storeTail() throws {
         let end = pageTokens.count
         guard end > tail.end else { return }
         let canonical = pageTokens.canonical(origin: pageFirstToken)
-        let hash = hasher.piece(after: base, start: tail.end, tokens: canonical)
         let parent = tail.end == 0 ? base : tail.tip
-        if try store.hasEncoding(of: hash, profile: .exact, completeFrom: staging.completeFrom(tail.end..<end)) {
+        let hash = hasher.piece(after: parent, start: tail.end, tokens: canonical)
+        if try store.hasEncoding(
+            of: hash, profile: .exact, completeFrom: staging.completeFrom(tail.end..<end), orInherited: false)
+        {
             reusedTokenCount += end - tail.end
             try publisher.adopt(hash, end: end, tokenCount: tokenCount)
         } else {
@@ -180,7 +191,8 @@ public final class SequenceWriter {
         _ page: EncodedPage, _ inherited: InheritedError
     ) -> Node {
         let encoding = EncodingRecord(
-            volumeId: 0, pageId: 0, imageBytes: UInt32(page.count), profileId: profile.id, flags: 0,
+            volumeId: 0, pageId: 0, imageBytes: UInt32(page.count), profileId: profile.id,
+            flags: inherited.lossyTokens.isEmpty ? 0 : EncodingRecord.inheritedFlag,
             keyError: page.meanError.key + inherited.key / Float(tokens.count),
             valueError: page.meanError.value + inherited.value / Float(tokens.count),
             completeFrom: UInt32(staging.completeFrom(tokens)), createdSeconds: Platform.unixSeconds())
@@ -242,6 +254,9 @@ public final class SequenceWriter {
         engineState: [UInt8]? = nil, frames: [VideoFrame] = [], provenance: Provenance = [:]
     ) throws {
         try checkOpen()
+        guard frames.count <= Head.framesMax else {
+            throw StoreError(.invalidArgument, "a video has at most \(Head.framesMax) frames, not \(frames.count)")
+        }
         for frame in frames {
             guard frame.firstToken >= 0, frame.tokenCount >= 0, frame.firstToken <= tokenCount,
                 frame.tokenCount <= tokenCount - frame.firstToken
@@ -292,7 +307,7 @@ struct InheritedError {
     static let none = InheritedError()
 
     mutating func add(_ segment: PageSegment, tokens: Range<Int>) {
-        guard segment.encoding.keyError > 0 || segment.encoding.valueError > 0 else { return }
+        guard segment.encoding.isLossy else { return }
         key += segment.encoding.keyError * Float(tokens.count)
         value += segment.encoding.valueError * Float(tokens.count)
         lossyTokens += tokens

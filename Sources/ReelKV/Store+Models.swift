@@ -15,6 +15,7 @@ extension Store {
     /// - Throws: `StoreError.alreadyExists` when the name stands for another spec, `invalidArgument` for a spec out of range.
     public func addModel(_ spec: ModelSpec) throws {
         try spec.validate()
+        try checkPageSize(spec)
         try write { transaction in
             if let known = try index.model(named: spec.name, in: transaction) {
                 guard known.spec == spec else {
@@ -58,15 +59,6 @@ extension Store {
     func storedModel(named name: String) throws -> StoredModel {
         try read { transaction in
             guard let model = try index.model(named: name, in: transaction) else { throw Self.noModel(name) }
-            return model
-        }
-    }
-
-    func storedModel(id: UInt32) throws -> StoredModel {
-        try read { transaction in
-            guard let model = try index.allModels(in: transaction).first(where: { $0.id == id }) else {
-                throw StoreError(.damaged, "the index lacks model \(id), which a sequence uses; run `reelkv verify`")
-            }
             return model
         }
     }
@@ -183,7 +175,7 @@ enum HeadReference: Hashable {
 }
 
 extension StoredTenant {
-    fileprivate init(name: String, bytes: UnsafeRawBufferPointer) throws {
+    init(name: String, bytes: UnsafeRawBufferPointer) throws {
         guard let record = TenantRecord(at: 0, of: bytes) else {
             throw StoreError(.damaged, "the record of tenant '\(name)' is damaged; run `reelkv verify`")
         }

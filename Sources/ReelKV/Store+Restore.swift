@@ -74,8 +74,7 @@ extension Store {
     func restore(_ segment: PageSegment, tokens: Range<Int>, into staging: PageStaging) throws {
         let scratch = DecodeScratch()
         let range = segment.pageFirstToken + tokens.lowerBound..<segment.pageFirstToken + tokens.upperBound
-        let layers = try withImage(of: segment) { $0.layers.count }
-        for layer in 0..<layers {
+        for layer in 0..<staging.layerCount {
             let first = try decode(
                 segment, layer: layer, tokens: range, into: try staging.destination(layer, tokens: tokens), scratch: scratch)
             if first > range.lowerBound { staging.noteRestored(layer, from: first - segment.pageFirstToken) }
@@ -108,34 +107,33 @@ extension Store {
         }
     }
 
-    /// Calls `body` with a segment's parsed image. An image that is damaged is quarantined, and counts as absent from then on.
+    /// Calls `body` with a segment's parsed image. An image that is damaged, or not where the index says, is quarantined: it counts as
+    /// absent from then on, so that no match offers it again and a new write stores it anew.
     func withImage<R>(of segment: PageSegment, _ body: (PageImage) throws -> R) throws -> R {
         let encoding = segment.encoding
+        let problem: any Error
         do {
             let result = try StoreError.translating {
                 try volumes.volume(encoding.volumeId).withImage(encoding.pageId) { bytes in
                     let image = try PageImage(parsing: bytes)
-                    // the chain hash names all of it, but a first token that is off would turn the keys by wrong angles
-                    guard image.identity.chainHash == segment.hash,
-                        image.identity.firstToken == segment.pageFirstToken + segment.nodeTokens.lowerBound,
-                        image.tokenCount == segment.nodeTokens.count
-                    else {
-                        throw CodecError(.damaged, "it is another page's image")
-                    }
+                    guard image.identity.chainHash == segment.hash, image.tokenCount == segment.nodeTokens.count,
+                        image.identity.firstToken == segment.pageFirstToken + segment.nodeTokens.lowerBound
+                    else { throw CodecError(.damaged, "it is another page's image") }
                     return try body(image)
                 }
             }
-            guard let result else {
-                throw StoreError(.pageUnavailable, "a page is not where the index says; its tokens count as not stored")
-            }
-            return result
+            if let result { return result }
+            problem = StoreError(.pageUnavailable, "it is not in its volume")
         } catch let error as CodecError where error.code == .damaged || error.code == .notAPage {
-            try? write { try index.quarantine(segment.hash, volume: encoding.volumeId, page: encoding.pageId, in: $0) }
-            throw StoreError(
-                .pageUnavailable,
-                "the page of tokens \(segment.range) is damaged (\(error)) and counts as not stored from now on; restore the tokens before it, or compute them"
-            )
+            problem = error
+        } catch let error as StoreError where error.code == .pageUnavailable || error.code == .damaged {
+            problem = error
         }
+        try? write { try index.quarantine(segment.hash, volume: encoding.volumeId, page: encoding.pageId, in: $0) }
+        throw StoreError(
+            .pageUnavailable,
+            "the page of tokens \(segment.range) is gone or damaged (\(problem)) and counts as not stored from now on; restore the tokens before it, or compute them"
+        )
     }
 }
 

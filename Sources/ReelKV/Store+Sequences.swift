@@ -47,7 +47,7 @@ extension Store {
     /// - Throws: `StoreError.notFound`.
     public func info(of name: SequenceName) throws -> SequenceInfo {
         try read { transaction in
-            let (key, head) = try requiredHead(name, in: transaction)
+            let (_, key, head) = try requiredHead(name, in: transaction)
             return try NameContext(index, in: transaction).info(key, head, isBuilding: false)
         }
     }
@@ -57,8 +57,8 @@ extension Store {
     /// - Throws: `StoreError.notFound`.
     public func prefix(of name: SequenceName) throws -> StoredPrefix {
         try read { transaction in
-            let (key, head) = try requiredHead(name, in: transaction)
-            return try prefix(of: head, tenant: name.tenant, tenantID: key.tenant, in: transaction)
+            let (tenant, _, head) = try requiredHead(name, in: transaction)
+            return try prefix(of: head, tenant: tenant, in: transaction)
         }
     }
 
@@ -97,7 +97,7 @@ extension Store {
 
     func requiredHead(
         _ name: SequenceName, in transaction: borrowing some Transaction & ~Copyable
-    ) throws -> (key: HeadKey, head: Head) {
+    ) throws -> (tenant: StoredTenant, key: HeadKey, head: Head) {
         guard let tenant = try index.tenant(named: name.tenant, in: transaction) else { throw Self.noTenant(name.tenant) }
         let key = HeadKey(tenant: tenant.id, name: name.name)
         guard let head = try index.head(name.kind, key, in: transaction) else {
@@ -105,23 +105,27 @@ extension Store {
             throw StoreError(
                 .notFound, "no \(name.kind.noun) '\(name.name)' in \(place): `reelkv ls \(name.kind.noun)s` lists them")
         }
-        return (key, head)
+        return (tenant, key, head)
     }
 
     func prefix(
-        of head: Head, tenant: String, tenantID: UInt32, in transaction: borrowing some Transaction & ~Copyable
+        of head: Head, tenant: StoredTenant, in transaction: borrowing some Transaction & ~Copyable
     ) throws -> StoredPrefix {
         guard let model = try index.allModels(in: transaction).first(where: { $0.id == head.record.modelId }) else {
             throw StoreError(.damaged, "the index lacks model \(head.record.modelId), which a sequence uses; run `reelkv verify`")
         }
+        let hasher = hasher(tenant: tenant, model: model)
         let (segments, refusal) = try index.chain(
-            endingAt: head.record.tip, end: Int(head.record.tipEnd), downTo: head.record.root, accepting: .any,
-            in: transaction)
+            endingAt: head.record.tip, end: Int(head.record.tipEnd), after: hasher.root, from: 0, hasher: hasher,
+            accepting: .any, in: transaction)
         let count = segments.last?.range.upperBound ?? 0
+        guard count <= head.record.tokenCount else {
+            throw StoreError(.damaged, "a sequence's last page lies beyond its last token; run `reelkv verify`")
+        }
         return StoredPrefix(
             tokenCount: count, stop: count == head.record.tokenCount ? .complete : refusal, model: model.spec,
-            tenant: tenant, engineState: try index.engineState(after: segments.last, in: transaction),
-            segments: segments, modelID: model.id, tenantID: tenantID, root: head.record.root)
+            tenant: tenant.name, engineState: try index.engineState(after: segments.last, in: transaction),
+            segments: segments, modelID: model.id, tenantID: tenant.id, root: hasher.root)
     }
 }
 
@@ -170,17 +174,18 @@ extension Store {
     /// Makes a session that starts as the first `count` tokens of another sequence. Costs the same whatever the length: the
     /// pages are shared.
     ///
-    /// - Throws: `StoreError` with the codes `notFound`, `alreadyExists`, `invalidArgument`.
+    /// - Throws: `StoreError` with the codes `notFound`, `alreadyExists`, `invalidArgument`, `readOnly`, and `pageUnavailable` for a
+    ///   cut behind a quarantined page.
     public func fork(_ source: SequenceName, to name: String, count: Int? = nil) throws {
         let target = SequenceName.session(name, tenant: source.tenant)
         try target.check()
         try write { transaction in
-            let (key, head) = try requiredHead(source, in: transaction)
+            let (tenant, key, head) = try requiredHead(source, in: transaction)
             let targetKey = HeadKey(tenant: key.tenant, name: name)
             guard try index.head(.session, targetKey, in: transaction) == nil else {
                 throw StoreError(.alreadyExists, "a session '\(name)' exists already: choose another name or remove it")
             }
-            var fork = try cut(head, to: count ?? Int(head.record.tokenCount), in: transaction)
+            var fork = try cut(head, of: tenant, to: count ?? Int(head.record.tokenCount), in: transaction)
             fork.record.kind = SequenceKind.session.rawValue
             fork.record.createdSeconds = Platform.unixSeconds()
             fork.record.updatedSeconds = fork.record.createdSeconds
@@ -192,11 +197,12 @@ extension Store {
 
     /// Drops a session's tokens from `count` on.
     ///
-    /// - Throws: `StoreError` with the codes `notFound`, `invalidArgument`.
+    /// - Throws: `StoreError` with the codes `notFound`, `invalidArgument`, `readOnly`, and `pageUnavailable` for a cut behind a
+    ///   quarantined page.
     public func truncate(session name: String, tenant: String = Store.defaultTenant, to count: Int) throws {
         try write { transaction in
-            let (key, head) = try requiredHead(.session(name, tenant: tenant), in: transaction)
-            var shorter = try cut(head, to: count, in: transaction)
+            let (tenant, key, head) = try requiredHead(.session(name, tenant: tenant), in: transaction)
+            var shorter = try cut(head, of: tenant, to: count, in: transaction)
             shorter.record.updatedSeconds = Platform.unixSeconds()
             try index.replaceHead(.session, key, with: shorter, in: transaction)
         }
@@ -204,13 +210,13 @@ extension Store {
     }
 
     private func cut(
-        _ head: Head, to count: Int, in transaction: borrowing some Transaction & ~Copyable
+        _ head: Head, of tenant: StoredTenant, to count: Int, in transaction: borrowing some Transaction & ~Copyable
     ) throws -> Head {
         guard count >= 0, count <= head.record.tokenCount else {
             throw StoreError(.invalidArgument, "the sequence has \(head.record.tokenCount) tokens, it cannot be cut to \(count)")
         }
         if count == head.record.tokenCount { return head }
-        let whole = try prefix(of: head, tenant: "", tenantID: head.record.tenantId, in: transaction)
+        let whole = try prefix(of: head, tenant: tenant, in: transaction)
         guard count <= whole.tokenCount else {
             throw StoreError(.pageUnavailable, "only the first \(whole.tokenCount) tokens can be read; run `reelkv verify`")
         }

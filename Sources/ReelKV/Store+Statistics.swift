@@ -72,8 +72,8 @@ extension Store {
                     livePages: Int(record.livePages))
             }
         }
-        statistics.indexBytes = Platform.fileSize(path + "/" + Index.fileName) ?? 0
-        statistics.storedBytes = try Platform.folderBytes(path)
+        statistics.indexBytes = Platform.fileSize(folder + "/" + Index.fileName) ?? 0
+        statistics.storedBytes = try Platform.folderBytes(folder)
         return statistics
     }
 

@@ -4,7 +4,7 @@ import LMDB
 /// One thing that is not as it should be.
 public struct VerificationProblem: Hashable, Sendable {
     public enum Kind: String, Hashable, Sendable {
-        case node, reference, head, volume, page
+        case model, tenant, node, reference, head, volume, page
     }
 
     public var kind: Kind
@@ -36,133 +36,15 @@ extension Store {
         skippingPages: Bool = false, progress: ((_ done: Int, _ total: Int) -> Void)? = nil
     ) throws -> VerificationReport {
         var check = try read { try IndexCheck(self, in: $0) }
-        check.checkVolumes()
+        try check.checkVolumes()
         if !skippingPages { try check.checkPages(progress: progress) }
         return check.report
     }
 }
 
-/// A verification in progress: what the index says, read once in one transaction.
-private struct IndexCheck {
-    private let store: Store
-    private var nodes: [Digest: Node] = [:]
-    private var volumes: [UInt64: VolumeRecord] = [:]
-    /// Of each model, by its id.
-    private var fingerprints: [UInt32: Digest] = [:]
-    private(set) var report = VerificationReport()
-
-    init(_ store: Store, in transaction: borrowing ReadTransaction) throws {
-        self.store = store
-        try store.index.nodes.forEachRaw(in: .all, in: transaction) { key, value in
-            let hash = try DigestKey.decode(key)
-            do {
-                nodes[hash] = try Node(bytes: value)
-            } catch {
-                report.problems.append(.init(kind: .node, subject: hash.hex, message: "\(error)"))
-            }
-            return .continue
-        }
-        report.nodes = nodes.count
-        for (id, record) in try store.index.allVolumes(in: transaction) { volumes[id] = record }
-        report.volumes = volumes.count
-        let heads = try readHeads(in: transaction)
-        try checkNames(in: transaction)
-        checkReferences(heads)
-        try checkChildren(in: transaction)
-    }
-
-    private mutating func problem(_ kind: VerificationProblem.Kind, _ subject: String, _ message: String) {
-        report.problems.append(VerificationProblem(kind: kind, subject: subject, message: message))
-    }
-
-    // MARK: The index
-
-    private mutating func readHeads(in transaction: borrowing ReadTransaction) throws -> [(name: String, head: Head)] {
-        var heads: [(name: String, head: Head)] = []
-        for kind in SequenceKind.allCases {
-            for (key, head) in try store.index.allHeads(kind, in: transaction) {
-                heads.append(("\(kind.noun)/\(key.name)", head))
-            }
-        }
-        for (key, head) in try store.index.allBuilding(in: transaction) {
-            heads.append(("\(head.kind.noun)/\(key.head.name) (being written)", head))
-        }
-        report.heads = heads.count
-        return heads
-    }
-
-    /// A node's key must be the hash of its tokens behind its base, with its tenant's salt and its model.
-    private mutating func checkNames(in transaction: borrowing ReadTransaction) throws {
-        let models = Dictionary(try store.index.allModels(in: transaction).map { ($0.id, $0) }) { first, _ in first }
-        let tenants = Dictionary(try store.index.allTenants(in: transaction).map { ($0.id, $0) }) { first, _ in first }
-        fingerprints = models.mapValues(\.spec.fingerprint)
-        for (hash, node) in nodes {
-            guard let model = models[node.record.modelId], let tenant = tenants[node.record.tenantId] else {
-                problem(.node, hash.hex, "belongs to a model or tenant that is not stored")
-                continue
-            }
-            let hasher = store.hasher(tenant: tenant, model: model)
-            let expected =
-                node.kind == .page
-                ? hasher.page(after: node.record.base, tokens: node.tokens)
-                : hasher.piece(after: node.record.base, start: Int(node.record.start), tokens: node.tokens)
-            if expected != hash { problem(.node, hash.hex, "its tokens do not give its chain hash") }
-            if node.record.pageFirstToken == 0, node.record.base != hasher.root {
-                problem(.node, hash.hex, "is a first page, but not of its model's and tenant's chain")
-            }
-        }
-    }
-
-    private mutating func checkReferences(_ heads: [(name: String, head: Head)]) {
-        var children: [Digest: UInt32] = [:]
-        var tips: [Digest: UInt32] = [:]
-        for (hash, node) in nodes {
-            if node.firstOwnToken > 0, nodes[node.record.parent] == nil {
-                problem(.reference, hash.hex, "its parent is not stored")
-            }
-            children[node.record.parent, default: 0] += 1
-        }
-        for (name, head) in heads where !head.isEmpty {
-            tips[head.record.tip, default: 0] += 1
-            guard let tip = nodes[head.record.tip] else {
-                problem(.head, name, "its last page is not stored")
-                continue
-            }
-            if tip.record.pageFirstToken + UInt64(head.record.tipEnd) != head.record.tokenCount
-                || head.record.tipEnd > tip.record.end
-            {
-                problem(.head, name, "its length is not that of its chain")
-            }
-        }
-        for (hash, node) in nodes {
-            if node.record.children != children[hash, default: 0] || node.record.heads != tips[hash, default: 0] {
-                problem(.reference, hash.hex, "its reference counts are wrong")
-            }
-            if node.record.children == 0, node.record.heads == 0 {
-                problem(.reference, hash.hex, "nothing refers to it")
-            }
-        }
-    }
-
-    private mutating func checkChildren(in transaction: borrowing ReadTransaction) throws {
-        var listed = 0
-        try store.index.children.forEachRaw(in: .all, in: transaction) { key, value in
-            let hash = try DigestKey.decode(value)
-            guard let node = nodes[hash], let tokens = try? TokenSequence(canonical: node.tokens),
-                ChildKey.key(of: hash, base: node.record.base, tokens: tokens).elementsEqual(key)
-            else {
-                problem(.reference, hash.hex, "is listed as a child in the wrong place")
-                return .continue
-            }
-            listed += 1
-            return .continue
-        }
-        if listed != nodes.count { problem(.reference, "child", "\(nodes.count - listed) nodes are not listed as children") }
-    }
-
-    // MARK: Volumes and pages
-
-    mutating func checkVolumes() {
+/// Looks at the volumes and the page images in them.
+extension IndexCheck {
+    mutating func checkVolumes() throws {
         var live: [UInt64: (bytes: UInt64, pages: UInt64)] = [:]
         for node in nodes.values {
             for encoding in node.encodings {
@@ -175,10 +57,13 @@ private struct IndexCheck {
             if counted.bytes != record.liveBytes || counted.pages != record.livePages {
                 problem(.volume, VolumeSet.fileName(of: id), "its live bytes or pages are counted wrong")
             }
+            guard record.livePages > 0 else { continue }
             do {
                 _ = try store.volumes.volume(id)
             } catch {
-                if record.livePages > 0 { problem(.volume, VolumeSet.fileName(of: id), "\(error)") }
+                // it may have been deleted since the index was read
+                let isStillThere = try store.read { try store.index.volumes.contains(id, in: $0) }
+                if isStillThere { problem(.volume, VolumeSet.fileName(of: id), "\(error)") }
             }
         }
         for id in live.keys { problem(.volume, VolumeSet.fileName(of: id), "pages lie in it, but the index does not know it") }
@@ -215,7 +100,7 @@ private struct IndexCheck {
                 try image.verifyAll()
                 guard image.identity.chainHash == hash, image.identity.parentHash == node.record.parent,
                     image.identity.tokens == node.tokens, image.identity.firstToken == node.firstOwnToken,
-                    image.identity.modelFingerprint == fingerprints[node.record.modelId],
+                    image.identity.modelFingerprint == models[node.record.modelId]?.spec.fingerprint,
                     image.tokenCount == node.ownTokens
                 else { throw StoreError(.damaged, "is another page's image") }
             }

@@ -14,7 +14,7 @@ extension Store {
     ///   - protectedTokens: indices in the sequence of tokens to store more precisely (VidKV's semantic token protection).
     ///   - replacing: whether a video of the name with other content is replaced when the write finishes.
     /// - Throws: `StoreError` with the codes `notFound` (the model), `modelMismatch` (the session or `start` belongs to another
-    ///   model or tenant), `invalidArgument`, `readOnly`, `pageUnavailable`.
+    ///   model, tenant or store), `invalidArgument` (`start` given for a session that exists), `readOnly`, `pageUnavailable`.
     public func writer(
         for name: SequenceName, model modelName: String, profile: Profile, options: EncoderOptions = EncoderOptions(),
         protectedTokens: Set<Int> = [], startingFrom start: StoredPrefix? = nil, replacing: Bool = false
@@ -35,10 +35,24 @@ extension Store {
         guard prefix.tokenCount == 0 || prefix.tenantID == tenant.id else {
             throw StoreError(.modelMismatch, "the tokens before belong to tenant '\(prefix.tenant)', not '\(name.tenant)'")
         }
+        guard prefix.tokenCount == 0 || prefix.root == hasher(tenant: tenant, model: model).root else {
+            throw StoreError(.modelMismatch, "the tokens before belong to another store: match them in this one")
+        }
+        try checkPageSize(model.spec)
         return try SequenceWriter(
             store: self, name: name, start: prefix.tokenCount == 0 ? emptyPrefix(model: model, tenant: tenant) : prefix,
             tenant: tenant, storedModel: model, profile: profile, options: options, protectedTokens: protectedTokens,
             expectedHead: existing?.head, isReplacing: replacing)
+    }
+
+    /// - Throws: `StoreError.invalidArgument` for a model whose pages would be larger than an image can be.
+    func checkPageSize(_ model: ModelSpec) throws {
+        guard model.exactBytesPerToken <= Self.pageBytesMax / pageTokens else {
+            throw StoreError(
+                .invalidArgument,
+                "a page of \(pageTokens) tokens of the model '\(model.name)' has more than \(Self.pageBytesMax >> 20) MiB: create the store with smaller pages"
+            )
+        }
     }
 
     private func existingSession(
@@ -48,7 +62,7 @@ extension Store {
         return try read { transaction in
             let key = HeadKey(tenant: tenant.id, name: name.name)
             guard let head = try index.head(.session, key, in: transaction) else { return nil }
-            let prefix = try prefix(of: head, tenant: name.tenant, tenantID: tenant.id, in: transaction)
+            let prefix = try prefix(of: head, tenant: tenant, in: transaction)
             guard prefix.tokenCount == head.record.tokenCount else {
                 throw StoreError(
                     .pageUnavailable,
@@ -66,13 +80,16 @@ extension Store {
     }
 
     /// Whether a node is stored in that profile, readable, and with all layers from `completeFrom` on.
-    func hasEncoding(of hash: Digest, profile: Profile, completeFrom: Int) throws -> Bool {
+    ///
+    /// - Parameter orInherited: whether one that took over tokens of a lossy page will do.
+    func hasEncoding(of hash: Digest, profile: Profile, completeFrom: Int, orInherited: Bool) throws -> Bool {
         try read { transaction in
             try index.nodes.withValue(hash, in: transaction) { bytes in
                 let node = try NodeView(bytes)
                 return (0..<node.encodingCount).contains {
                     let encoding = node.encoding($0)
                     return encoding.profileId == profile.id && !encoding.isQuarantined && encoding.completeFrom <= completeFrom
+                        && (orInherited || !encoding.isInherited)
                 }
             } ?? false
         }

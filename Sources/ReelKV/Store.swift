@@ -29,6 +29,8 @@ public final class Store: Sendable {
     /// Tokens of a full page.
     public var pageTokens: Int { core.pageTokens }
 
+    /// The store's folder as an absolute path.
+    var folder: String { core.folder }
     var index: Index { core.index }
     var volumes: VolumeSet { core.volumes }
     private let core: StoreCore
@@ -38,6 +40,9 @@ public final class Store: Sendable {
         var tenant: UInt32
         var model: UInt32
     }
+
+    /// Bytes that a page may take uncompressed. An image is a little larger at worst, and has its length in 32 bits.
+    static let pageBytesMax = 1 << 31
 
     /// The tenant that is meant when none is named.
     public static let defaultTenant = "default"
@@ -54,9 +59,15 @@ public final class Store: Sendable {
         guard (1 << 20...1 << 40).contains(options.volumeBytesMax) else {
             throw StoreError(.invalidArgument, "volumes have 1 MiB...1 TiB, not \(options.volumeBytesMax) bytes")
         }
-        if Platform.exists(path + "/" + Index.fileName) { throw StoreError(.storeExists, "\(path) holds a store already") }
-        if Platform.isDirectory(path), try !Platform.list(path).isEmpty {
-            throw StoreError(.storeExists, "the folder \(path) is not empty: name a new folder for the store")
+        if Platform.isDirectory(path) {
+            // One that was interrupted is begun anew: what makes a store is its record, which comes last.
+            let own: Set = [VolumeSet.folderName, Index.fileName, Index.fileName + "-lock"]
+            guard try own.isSuperset(of: Platform.list(path)) else {
+                throw StoreError(.storeExists, "the folder \(path) is not empty: name a new folder for the store")
+            }
+            guard (try? StoreCore.open(path, readOnly: true)) == nil else {
+                throw StoreError(.storeExists, "\(path) holds a store already")
+            }
         }
         try Platform.makeDirectory(path)
         try Platform.makeDirectory(path + "/" + VolumeSet.folderName)
@@ -67,14 +78,20 @@ public final class Store: Sendable {
                 pageTokens: UInt32(options.pageTokens), storeId: UInt64.random(in: 1 ... .max),
                 createdSeconds: Platform.unixSeconds(), volumeBytesMax: UInt64(options.volumeBytesMax), nextVolumeId: 1,
                 nextModelId: 1, nextTenantId: 1, nextWriterId: 1)
-            try index.environment.write { try index.putStoreRecord(record, in: $0) }
+            try index.environment.write { transaction in
+                guard try !index.stores.contains(Index.storeKey, in: transaction) else {
+                    throw StoreError(.storeExists, "\(path) holds a store already")
+                }
+                try index.putStoreRecord(record, in: transaction)
+            }
         }
         return try Store(opening: path)
     }
 
     /// Opens the store in a folder.
     ///
-    /// - Throws: `StoreError` with the codes `notAStore`, `newerFormat`, `damaged`, `readOnly`, `inputOutput`.
+    /// - Throws: `StoreError` with the codes `notAStore`, `newerFormat`, `damaged`, `readOnly`, `noSpace`, `inputOutput`, and `inUse` for
+    ///   writing where this process has the store open read-only.
     public init(opening path: String, access: Access = .readWrite) throws {
         core = try StoreError.translating { try StoreCore.open(path, readOnly: access == .readOnly) }
         self.path = path
@@ -125,9 +142,9 @@ extension StoreError {
         case .noSpace, .quotaExceeded: self.init(.noSpace, "\(error): free some space; nothing stored is lost")
         case .mapFull: self.init(.noSpace, "\(error)")
         case .readOnlyFileSystem, .permissionDenied: self.init(.readOnly, "\(error)")
-        case .invalid: self.init(.notAStore, "\(error)")
+        case .invalid, .notFound: self.init(.notAStore, "\(error)")
         case .versionMismatch: self.init(.newerFormat, "\(error)")
-        case .corrupted: self.init(.damaged, "\(error)")
+        case .corrupted, .pageNotFound: self.init(.damaged, "\(error)")
         case .usedAfterFork: self.init(.forked, "\(error)")
         default: self.init(.inputOutput, "\(error)")
         }

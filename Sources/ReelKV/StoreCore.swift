@@ -3,6 +3,7 @@ import Synchronization
 
 /// A store's open files, shared by every `Store` of the process on the same folder: a file must not be open twice in one process.
 final class StoreCore: Sendable {
+    let folder: String
     let index: Index
     let volumes: VolumeSet
     let pageTokens: Int
@@ -10,6 +11,8 @@ final class StoreCore: Sendable {
 
     private struct Entry {
         weak var core: StoreCore?
+        /// What a forked child finds here are its parent's files.
+        let process = Platform.processID
     }
 
     private static let registry = Mutex<[Platform.FileIdentity: Entry]>([:])
@@ -17,7 +20,10 @@ final class StoreCore: Sendable {
     private init(path: String, readOnly: Bool) throws {
         let index = try Index(at: path + "/" + Index.fileName, readOnly: readOnly, creating: false)
         let record = try index.environment.read { try index.storeRecord(in: $0) }
+        // Readers that died would keep pages of the index from being used again.
+        if !readOnly { _ = try index.environment.clearStaleReaders() }
         self.index = index
+        folder = path
         volumes = VolumeSet(
             folder: path + "/" + VolumeSet.folderName, index: index, record: record, isReadOnly: readOnly)
         pageTokens = Int(record.pageTokens)
@@ -28,11 +34,12 @@ final class StoreCore: Sendable {
     ///
     /// - Throws: `StoreError.inUse` for writing to a store that this process has open read-only.
     static func open(_ path: String, readOnly: Bool) throws -> StoreCore {
-        guard let identity = Platform.FileIdentity(path: path + "/" + Index.fileName) else {
+        // Absolute, because volumes are opened long after, and the process may have changed its folder by then.
+        guard let path = Platform.absolute(path), let identity = Platform.FileIdentity(path: path + "/" + Index.fileName) else {
             throw StoreError(.notAStore, "\(path) holds no ReelKV store: create one with `reelkv init --store \(path)`")
         }
         return try registry.withLock { registry in
-            registry = registry.filter { $0.value.core != nil }
+            registry = registry.filter { $0.value.core != nil && $0.value.process == Platform.processID }
             if let core = registry[identity]?.core {
                 guard readOnly || !core.isReadOnly else {
                     throw StoreError(.inUse, "the store \(path) is open read-only in this process: close that first")

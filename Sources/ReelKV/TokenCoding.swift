@@ -85,7 +85,7 @@ extension [UInt8] {
     }
 }
 
-/// Reads canonical token bytes run by run, trusting no length.
+/// Reads a page's canonical token bytes run by run, trusting no length.
 struct CanonicalTokens {
     enum Run {
         case text(width: Int, ids: UnsafeRawBufferPointer, count: Int)
@@ -106,19 +106,21 @@ struct CanonicalTokens {
             let header = try take(6)
             let width = Int(header[1])
             let count = Int(header.loadLittleEndian(at: 2, as: UInt32.self))
-            guard (2...4).contains(width), count > 0, count <= TokenSequence.countMax else { throw Self.damaged }
+            guard (2...4).contains(width), count > 0, count <= TokenSequence.pageTokensMax else {
+                throw Self.damaged
+            }
             return .text(width: width, ids: try take(count * width), count: count)
         case TokenTag.media:
             let record = try take(41)
             let offset = Int(record.loadLittleEndian(at: 1, as: UInt32.self))
             let count = Int(record.loadLittleEndian(at: 5, as: UInt32.self))
-            guard count > 0, count <= TokenSequence.countMax, offset <= TokenSequence.countMax else { throw Self.damaged }
+            guard count > 0, count <= TokenSequence.pageTokensMax, offset <= TokenSequence.countMax else { throw Self.damaged }
             return .media(digest: record.loadLittleEndian(at: 9, as: Digest.self), offset: offset, count: count)
         case TokenTag.positions:
             let header = try take(6)
             let streams = Int(header[1])
             let count = Int(header.loadLittleEndian(at: 2, as: UInt32.self))
-            guard streams == 1 || streams == 3, count <= TokenSequence.countMax else { throw Self.damaged }
+            guard streams == 1 || streams == 3, count <= TokenSequence.pageTokensMax else { throw Self.damaged }
             return .positions(streams: streams, count: count, values: try take(4 * count * streams))
         default:
             throw Self.damaged
@@ -131,7 +133,7 @@ struct CanonicalTokens {
         return UnsafeRawBufferPointer(rebasing: rest[..<count])
     }
 
-    private static let damaged = StoreError(.damaged, "a node's token bytes are not canonical tokens; run `reelkv verify`")
+    static let damaged = StoreError(.damaged, "a node's token bytes are not canonical tokens; run `reelkv verify`")
 
     static func id(_ index: Int, width: Int, of ids: UnsafeRawBufferPointer) -> Int32 {
         var id: UInt32 = 0
@@ -141,7 +143,9 @@ struct CanonicalTokens {
 }
 
 extension TokenSequence {
-    /// Reads canonical bytes back. Placeholder ids are not kept by the canonical form: they read as -1.
+    /// Reads a page's canonical bytes back. Placeholder ids are not kept by the canonical form: they read as -1.
+    ///
+    /// - Throws: `StoreError.damaged` for bytes that are not the canonical tokens of a page.
     init(canonical bytes: [UInt8]) throws {
         var ids: [Int32] = []
         var media: [MediaSpan] = []
@@ -149,6 +153,7 @@ extension TokenSequence {
         try bytes.withUnsafeBytes { buffer in
             var reader = CanonicalTokens(buffer)
             while let run = try reader.next() {
+                guard ids.count <= Self.pageTokensMax else { throw CanonicalTokens.damaged }
                 switch run {
                 case .text(let width, let packed, let count):
                     for index in 0..<count { ids.append(CanonicalTokens.id(index, width: width, of: packed)) }
@@ -162,6 +167,6 @@ extension TokenSequence {
                 }
             }
         }
-        try self.init(ids: ids, media: media, positions: positions)
+        do { try self.init(ids: ids, media: media, positions: positions) } catch { throw CanonicalTokens.damaged }
     }
 }

@@ -25,6 +25,7 @@ extension TokenSequence {
                 open = matched == count && agreed < limit
             case .positions(let streams, let count, let values):
                 storedPositions = (streams, count, values)
+                guard count >= agreed else { throw CanonicalTokens.damaged }
             }
         }
         return positionPrefix(from: start, limit: agreed, stored: storedPositions)

@@ -36,6 +36,8 @@ public struct TokenSequence: Hashable, Sendable {
 
     /// The most tokens a sequence may have.
     public static let countMax = 1 << 30
+    /// The most tokens a page may have, in any store.
+    static let pageTokensMax = 4096
 
     /// - Throws: `StoreError.invalidArgument` for spans out of order, overlapping or out of range, for a negative id outside a
     ///   span, and for position streams of another length than `ids`.
@@ -86,8 +88,9 @@ public struct TokenSequence: Hashable, Sendable {
                     .invalidArgument,
                     "media span of \(span.count) tokens at \(span.firstToken) overlaps another or leaves the \(ids.count) tokens")
             }
-            guard span.mediaOffset >= 0, span.mediaOffset <= countMax else {
-                throw StoreError(.invalidArgument, "media offset \(span.mediaOffset) is not within 0...\(countMax)")
+            guard span.mediaOffset >= 0, span.mediaOffset <= countMax - span.count else {
+                throw StoreError(
+                    .invalidArgument, "\(span.count) tokens at media offset \(span.mediaOffset) are not within 0...\(countMax)")
             }
             try checkText(ids, end..<span.firstToken)
             end = span.firstToken + span.count

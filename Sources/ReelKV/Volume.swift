@@ -23,7 +23,7 @@ final class Volume: Sendable {
     static let magic: UInt64 = 0x0A4C_4F56_564B_5289
     static let formatVersion: UInt16 = 1
 
-    /// Opens a volume and checks that it is the one the index means.
+    /// Opens a volume and checks that it is the one the index means. A writer sets up a file that is empty.
     init(id: UInt64, path: String, storeID: UInt64, bytesMax: Int, mode: Mode) throws {
         self.id = id
         var configuration = Environment.Configuration()
@@ -40,20 +40,15 @@ final class Volume: Sendable {
         }
         environment = try Environment.open(at: path, configuration: configuration)
         pages = try environment.database(named: nil, keys: BigEndianUInt64.self, values: RawBytes.self, creating: false)
+        if mode == .writer { try putHeader(storeID: storeID) }
         try checkHeader(storeID: storeID)
     }
 
-    /// Creates the file of a new volume, with its header.
-    static func create(id: UInt64, path: String, storeID: UInt64, bytesMax: Int) throws {
-        var configuration = Environment.Configuration()
-        configuration.mapSize = bytesMax
-        configuration.growsMap = false
-        let environment = try Environment.open(at: path, configuration: configuration)
-        let pages = try environment.database(
-            named: nil, keys: BigEndianUInt64.self, values: RawBytes.self, creating: true)
+    private func putHeader(storeID: UInt64) throws {
+        guard try environment.read({ try pages.count(in: $0) }) == 0 else { return }
         var header: [UInt8] = []
-        header.append(VolumeHeader(magic: magic, formatVersion: formatVersion, storeId: storeID, volumeId: id))
-        try environment.write { try pages.put(headerPage, header, in: $0) }
+        header.append(VolumeHeader(magic: Self.magic, formatVersion: Self.formatVersion, storeId: storeID, volumeId: id))
+        try environment.write { try pages.put(Self.headerPage, header, in: $0) }
     }
 
     private func checkHeader(storeID: UInt64) throws {
@@ -94,7 +89,7 @@ final class Volume: Sendable {
     func append(_ images: [some PageBytes]) throws -> [UInt64]? {
         do {
             return try environment.write { transaction in
-                var next = (try pages.lastEntry(atOrBefore: .max, in: transaction)?.key ?? Self.headerPage) + 1
+                var next = try lastPage(in: transaction) + 1
                 return try images.map { image in
                     defer { next += 1 }
                     try pages.reserve(next, byteCount: image.count, in: transaction) { image.copy(to: $0) }
@@ -104,6 +99,14 @@ final class Volume: Sendable {
         } catch let error as LMDBError where error.code == .mapFull {
             return nil
         }
+    }
+
+    private func lastPage(in transaction: borrowing some Transaction & ~Copyable) throws -> UInt64 {
+        let last = try pages.withCursor(in: transaction) { cursor in
+            try cursor.moveToLast() ? try BigEndianUInt64.decode(cursor.rawKey) : Self.headerPage
+        }
+        guard last < UInt64(UInt32.max) else { throw StoreError(.damaged, "\(environment.path) is damaged: it numbers a page \(last)") }
+        return last
     }
 
     /// Whether it holds no page image.

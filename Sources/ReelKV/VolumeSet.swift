@@ -34,6 +34,8 @@ final class VolumeSet: Sendable {
 
     /// Open volumes above this number are closed when nobody uses them: each holds a map and a file descriptor.
     private static let openMax = 256
+    /// How many new volumes a writer enters before it gives up: another process may clear one away that has no file yet.
+    private static let newVolumesMax = 16
 
     static let folderName = "volumes"
 
@@ -63,12 +65,29 @@ final class VolumeSet: Sendable {
             throw StoreError(.pageUnavailable, "volume \(Self.fileName(of: id)) is gone; its pages count as not stored")
         }
         let mode: Volume.Mode = record.isSealed || isReadOnlyMedium ? .sealed : .shared
-        return try state.withLock { state in
-            if let open = state.open[id] { return open }
-            let volume = try Volume(id: id, path: path(of: id), storeID: storeID, bytesMax: bytesMax, mode: mode)
-            if state.open.count >= Self.openMax { state.open = state.open.filter { $0.value === state.active } }
-            state.open[id] = volume
-            return volume
+        do {
+            return try state.withLock { state in
+                if let open = state.open[id] { return open }
+                let volume = try Volume(id: id, path: path(of: id), storeID: storeID, bytesMax: bytesMax, mode: mode)
+                close(unusedOf: &state)
+                state.open[id] = volume
+                return volume
+            }
+        } catch let error as LMDBError where [.noSuchFile, .invalid, .corrupted].contains(error.code) {
+            throw StoreError(.pageUnavailable, "\(error); its pages count as not stored")
+        } catch let error as StoreError where error.code == .damaged {
+            throw StoreError(.pageUnavailable, "\(error); its pages count as not stored until then")
+        }
+    }
+
+    /// Closes volumes whose files were removed by another process, so that the disk gets their space back, and where too many are
+    /// open all that nobody uses: a volume that somebody does use could not be opened again in another mode.
+    private func close(unusedOf state: inout State) {
+        let isFull = state.open.count >= Self.openMax
+        for id in Array(state.open.keys) {
+            guard var volume = state.open.removeValue(forKey: id) else { continue }
+            let isUnwanted = volume !== state.active && (isFull || !Platform.exists(path(of: id)))
+            if !isUnwanted || !isKnownUniquelyReferenced(&volume) { state.open[id] = volume }
         }
     }
 
@@ -119,38 +138,21 @@ final class VolumeSet: Sendable {
 
     private func activeVolume() throws -> Volume {
         if let active = state.withLock({ $0.active }) { return active }
-        let volume = try adoptVolume() ?? newVolume()
-        state.withLock {
-            $0.active = volume
-            $0.open[volume.id] = volume
-        }
-        return volume
-    }
-
-    /// Takes over an active volume whose writer has ended.
-    private func adoptVolume() throws -> Volume? {
         let candidates = try index.environment.read { try index.allVolumes(in: $0) }.filter { !$0.record.isSealed }
         for (id, _) in candidates.reversed() {
-            guard let size = Platform.fileSize(path(of: id)), size > 0, size < bytesMax / 8 * 7,
-                let lock = try FileLock(path: path(of: id)),
-                // it may have been sealed between the look and the lock
-                try index.environment.read({ try index.volume(id, in: $0) })?.isSealed == false
-            else { continue }
-            state.withLock { _ = $0.open.removeValue(forKey: id) }
-            do {
-                let volume = try Volume(id: id, path: path(of: id), storeID: storeID, bytesMax: bytesMax, mode: .writer)
-                state.withLock { $0.locks[id] = lock }
-                return volume
-            } catch {
-                continue  // damaged, or still open for reading in this process: leave it, another will do
-            }
+            if let volume = try takeOver(id) { return volume }
         }
-        return nil
+        // Also what a crash left behind, now and then.
+        try? removeDead()
+        for _ in 0..<Self.newVolumesMax {
+            if let volume = try takeOver(try enterVolume()) { return volume }
+        }
+        throw StoreError(.conflict, "other processes took every new volume of \(folder): try again")
     }
 
-    /// The record comes before the file, so that a file without a record is known to be nobody's.
-    private func newVolume() throws -> Volume {
-        let id = try index.environment.write { transaction in
+    /// Enters a new volume into the index. The record comes before the file, so that a file without a record is known to be nobody's.
+    private func enterVolume() throws -> UInt64 {
+        try index.environment.write { transaction in
             let id = try index.takeID(\.nextVolumeId, in: transaction)
             let record = VolumeRecord(
                 state: VolumeRecord.activeState, liveBytes: 0, livePages: 0, writtenBytes: 0, writtenPages: 0,
@@ -158,19 +160,50 @@ final class VolumeSet: Sendable {
             try index.putVolume(record, id: id, in: transaction)
             return id
         }
+    }
+
+    /// Makes an active volume that nobody owns this process's own: a new one, or one whose writer has ended. One without room for
+    /// more is sealed, so that it can go when its pages do.
+    ///
+    /// - Returns: nil when another process owns it or has removed it, and when it cannot be written.
+    private func takeOver(_ id: UInt64) throws -> Volume? {
+        let path = path(of: id)
+        guard let lock = try FileLock(path: path) else { return nil }
+        defer { withExtendedLifetime(lock) {} }
+        let size = Platform.fileSize(path) ?? 0
+        // what was known before the lock was held may be out of date
+        let record = try index.environment.read { try index.volume(id, in: $0) }
+        let isLost = size == 0 && (record?.writtenPages ?? 1) > 0
+        if isLost { try removeFiles(path) }
+        guard let record, !record.isSealed else { return nil }
+        if isLost || size >= bytesMax / 8 * 7 {
+            try seal(id)
+            return nil
+        }
         do {
-            try Volume.create(id: id, path: path(of: id), storeID: storeID, bytesMax: bytesMax)
-            guard let lock = try FileLock(path: path(of: id)) else {
-                throw StoreError(.conflict, "another process took the new volume \(Self.fileName(of: id))")
+            return try state.withLock { state in
+                state.open[id] = nil
+                let volume = try Volume(id: id, path: path, storeID: storeID, bytesMax: bytesMax, mode: .writer)
+                state.open[id] = volume
+                state.active = volume
+                state.locks[id] = lock
+                return volume
             }
-            let volume = try Volume(id: id, path: path(of: id), storeID: storeID, bytesMax: bytesMax, mode: .writer)
-            state.withLock { $0.locks[id] = lock }
-            return volume
         } catch {
-            try? Platform.remove(path(of: id))
-            try? Platform.remove(path(of: id) + "-lock")
+            // damaged, or still open for reading in this process: leave it, another will do
+            if size > 0 { return nil }
             try? index.environment.write { _ = try index.volumes.delete(id, in: $0) }
+            try? removeFiles(path)
             throw error
+        }
+    }
+
+    private func seal(_ id: UInt64) throws {
+        try index.environment.write { transaction in
+            try index.updateVolume(id, in: transaction) {
+                $0.state = VolumeRecord.sealedState
+                $0.sealedSeconds = Platform.unixSeconds()
+            }
         }
     }
 
@@ -182,12 +215,7 @@ final class VolumeSet: Sendable {
                 "a page image of \(lacking) bytes does not fit an empty volume of \(bytesMax) bytes: create the store with larger volumes"
             )
         }
-        try index.environment.write { transaction in
-            try index.updateVolume(volume.id, in: transaction) {
-                $0.state = VolumeRecord.sealedState
-                $0.sealedSeconds = Platform.unixSeconds()
-            }
-        }
+        try seal(volume.id)
         state.withLock { state in
             state.active = nil
             if state.unpublished[volume.id] == nil { state.locks[volume.id] = nil }
@@ -196,38 +224,38 @@ final class VolumeSet: Sendable {
 
     // MARK: - Removing
 
-    /// Removes sealed volumes in which nothing lives any more, and files that no record knows: a crash can leave such. A volume whose
-    /// writer has yet to publish what it appended stays.
+    /// Removes volumes in which nothing lives any more, and files that no record knows: a crash can leave such. A volume that has an
+    /// owner stays, for what it appended and has yet to publish.
     func removeDead() throws {
         // The files first: one that a writer makes after this has its record by then.
-        let files = try Platform.list(folder).filter { $0.hasSuffix(".mdb") }
+        let files = try Platform.list(folder)
         let records = try index.environment.read { try index.allVolumes(in: $0) }
         let known = Set(records.map { Self.fileName(of: $0.id) })
-        for file in files where !known.contains(file) {
-            guard let lock = try FileLock(path: folder + "/" + file) else { continue }
-            try Platform.remove(folder + "/" + file)
-            try Platform.remove(folder + "/" + file + "-lock")
+        for file in files {
+            let name = file.hasSuffix("-lock") ? String(file.dropLast(5)) : file
+            guard name.hasSuffix(".mdb"), !known.contains(name) else { continue }
+            guard let lock = try FileLock(path: folder + "/" + name) else { continue }
+            try removeFiles(folder + "/" + name)
             withExtendedLifetime(lock) {}
         }
-        for (id, record) in records where record.isSealed && record.livePages == 0 {
-            let lock = Platform.exists(path(of: id)) ? try FileLock(path: path(of: id)) : nil
-            guard lock != nil || !Platform.exists(path(of: id)) else { continue }
-            let removed = try index.environment.write { transaction in
-                guard try index.volume(id, in: transaction)?.livePages == 0 else { return false }
-                return try index.volumes.delete(id, in: transaction)
-            }
-            guard removed else { continue }
-            state.withLock { _ = $0.open.removeValue(forKey: id) }
-            try Platform.remove(path(of: id))
-            try Platform.remove(path(of: id) + "-lock")
-            withExtendedLifetime(lock) {}
-        }
+        for (id, record) in records where record.livePages == 0 { try removeIfDead(id) }
     }
-}
 
-extension VolumeRecord {
-    static let activeState: UInt8 = 0
-    static let sealedState: UInt8 = 1
+    private func removeIfDead(_ id: UInt64) throws {
+        guard let lock = try FileLock(path: path(of: id)) else { return }
+        defer { withExtendedLifetime(lock) {} }
+        let isDead = try index.environment.write { transaction in
+            guard try index.volume(id, in: transaction)?.livePages ?? 0 == 0 else { return false }
+            _ = try index.volumes.delete(id, in: transaction)
+            return true
+        }
+        guard isDead else { return }
+        state.withLock { _ = $0.open.removeValue(forKey: id) }
+        try removeFiles(path(of: id))
+    }
 
-    var isSealed: Bool { state == Self.sealedState }
+    private func removeFiles(_ path: String) throws {
+        try Platform.remove(path)
+        try Platform.remove(path + "-lock")
+    }
 }

@@ -347,7 +347,7 @@ package struct EncodingRecord: FixedLayoutRecord, Hashable, Sendable {
     package var imageBytes: UInt32
     /// the profile that encoded it
     package var profileId: UInt16
-    /// bit 0: quarantined, a checksum failed; treated as absent
+    /// bit 0: quarantined, a checksum failed or the image is gone, treated as absent; bit 1: some tokens were taken over from a lossy page
     package var flags: UInt16
     /// NMSE of the keys, mean over layers, errors of borrowed tokens included; 0 for exact
     package var keyError: Float

@@ -13,9 +13,9 @@ class ChainHasher:
         """A full page after `base`; `tokens` are its canonical tokens."""
         return self._hash(b"P" + struct.pack("<I", 0) + base + tokens)
 
-    def piece(self, base: bytes, start: int, tokens: bytes) -> bytes:
-        """A tail piece that holds the tokens from `start` on; `tokens` are the page's, from its first one to the piece's end."""
-        return self._hash(b"T" + struct.pack("<I", start) + base + tokens)
+    def piece(self, parent: bytes, start: int, tokens: bytes) -> bytes:
+        """A tail piece behind `parent`, with the tokens from `start` on; `tokens` are the page's, from its first one to the piece's end."""
+        return self._hash(b"T" + struct.pack("<I", start) + parent + tokens)
 
     def _hash(self, message: bytes) -> bytes:
         return hashlib.blake2b(message, key=self.salt, digest_size=32).digest()

@@ -278,12 +278,12 @@ def _begin(environment: lmdb.Environment) -> lmdb.Transaction:
 
 
 def check_name(node: Node, hasher: ChainHasher):
-    """Checks that a node's key is the hash of its tokens behind its base."""
+    """Checks that a node's key is the hash of its tokens behind its parent."""
     record = node.record
     if record.kind == KIND_PAGE:
         expected = hasher.page(record.base, node.tokens)
     else:
-        expected = hasher.piece(record.base, record.start, node.tokens)
+        expected = hasher.piece(record.parent, record.start, node.tokens)
     if expected != node.hash:
         raise FormatError(f"the tokens of node {node.hash.hex()} do not give its chain hash")
 

@@ -1,0 +1,36 @@
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#else
+    import Darwin
+#endif
+
+/// An exclusive lock on a file that ends with the process, however it ends.
+///
+/// Whoever has the lock of a path alone may set the file up or remove it.
+final class FileLock: Sendable {
+    private let descriptor: Int32
+
+    /// Takes the lock. A file that is missing is made, empty: so there is a lock also on what is yet to be.
+    ///
+    /// - Returns: nil when another owner holds the lock, in this process or any other.
+    init?(path: String) throws {
+        let descriptor = open(path, O_RDONLY | O_CREAT | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw StoreError.system("cannot open \(path)") }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            let error = errno
+            close(descriptor)
+            if error == EWOULDBLOCK { return nil }
+            throw StoreError.system("cannot lock \(path)", error: error)
+        }
+        // Its last owner may have removed the file after it was opened here. What is locked then is no longer at the path.
+        guard let locked = Platform.FileIdentity(descriptor: descriptor), locked == Platform.FileIdentity(path: path) else {
+            close(descriptor)
+            return nil
+        }
+        self.descriptor = descriptor
+    }
+
+    deinit { close(descriptor) }
+}
