@@ -12,7 +12,9 @@ struct PartEncoder {
         if plan.alongChannels {
             encodeAlongChannels(rows, into: &section)
         } else if let fraction = plan.anomalousFraction {
-            encodeMixed(rows, anomalous: Int((fraction * Double(rows.dim)).rounded()), into: &section)
+            // a masked part leaves something to the other: heads of one or two channels would round to all of them
+            let anomalous = min(Int((fraction * Double(rows.dim)).rounded()), rows.dim - 1)
+            encodeMixed(rows, anomalous: anomalous, into: &section)
         } else {
             var streams = PartStreams(codeBits: plan.quantizer.codeBits, group: options.groupSize)
             for head in 0..<rows.heads {
@@ -50,7 +52,7 @@ struct PartEncoder {
         let anomalousQuantizer = Quantizer.uniform(bits: 2)
         var masked = PartStreams(codeBits: anomalousQuantizer.codeBits, group: options.groupSize)
         var unmasked = PartStreams(codeBits: plan.quantizer.codeBits, group: options.groupSize)
-        let fourier = options.transformsKeys && rest > 0 ? FourierPlan(length: rest) : nil
+        let fourier = options.transformsKeys ? FourierPlan(length: rest) : nil
         var gathered = [Float](repeating: 0, count: rows.tokens * rows.dim)
         for head in 0..<rows.heads {
             let channels = masks.channels(of: head)
@@ -60,7 +62,6 @@ struct PartEncoder {
                     masked.append(
                         gathered, rows: rows.tokens, columns: anomalous, quantizer: kernelQuantizer(anomalousQuantizer))
                 }
-                guard rest > 0 else { return }
                 kv_gather_channels(values, rows.tokens, rows.dim, channels.unmasked, rest, &gathered)
                 gathered.withUnsafeMutableBufferPointer { gathered in
                     guard let base = gathered.baseAddress else { return }
@@ -73,11 +74,9 @@ struct PartEncoder {
             let record = record(anomalousQuantizer, .masked, channels: anomalous, flags: flags)
             masked.add(record, mask: masks.bytes, to: &section)
         }
-        if rest > 0 {
-            let restFlags = fourier == nil ? flags : flags.union(.fourier)
-            let record = record(plan.quantizer, anomalous > 0 ? .unmasked : .all, channels: rest, flags: restFlags)
-            unmasked.add(record, mask: nil, to: &section)
-        }
+        let restFlags = fourier == nil ? flags : flags.union(.fourier)
+        let record = record(plan.quantizer, anomalous > 0 ? .unmasked : .all, channels: rest, flags: restFlags)
+        unmasked.add(record, mask: nil, to: &section)
     }
 
     private func kernelQuantizer(_ quantizer: Quantizer) -> kv_quantizer {

@@ -178,7 +178,20 @@ extension Environment {
         if code == MDB_SUCCESS { return .committed(result) }
         let error = commitError(code)
         if error.code == .mapFull { return .mapFull(error) }
+        if error.code == .noSpace || error.code == .quotaExceeded { cutToCommittedPages() }
         throw error
+    }
+
+    /// Gives back what a commit that found the disk full has appended to the file: without it nothing could be deleted to make
+    /// room. No reader looks behind the last committed page. The caller holds the writer's lock and has no transaction.
+    private func cutToCommittedPages() {
+        // holds off the writers of other processes
+        guard let transaction = try? beginWrite() else { return }
+        defer { mdb_txn_abort(transaction) }
+        var descriptor: Int32 = -1
+        mdb_env_get_fd(handle, &descriptor)
+        guard let header = try? FileHeader.read(descriptor, path: path) else { return }
+        cutFile(descriptor, to: (Int(header.lastPage) + 1) * header.pageSize)
     }
 
     func beginWrite() throws -> OpaquePointer {

@@ -150,6 +150,13 @@ func reserveSpace(_ descriptor: Int32, count: Int, path: String) throws {
     #endif
 }
 
+/// Shortens a file that is longer than `count` bytes.
+func cutFile(_ descriptor: Int32, to count: Int) {
+    var status = stat()
+    guard fstat(descriptor, &status) == 0, status.st_size > count else { return }
+    _ = ftruncate(descriptor, off_t(count))
+}
+
 /// Makes the name of a new file durable: a file's own fsync says nothing about the directory that lists it.
 func synchronizeDirectory(of path: String) throws {
     let end = path.lastIndex(of: "/")

@@ -55,7 +55,7 @@ public struct ModelSpecFile: Sendable {
         do {
             value = try JSONDecoder().decode(JSONValue.self, from: Data(json))
         } catch {
-            throw ModelSpecFileError(file: file, field: nil, "this is not valid JSON (\(jsonProblem(error))).")
+            throw ModelSpecFileError(file: file, field: nil, jsonProblem(error))
         }
         guard case .object(let members) = value else {
             throw ModelSpecFileError(file: file, field: nil, "the file must hold a JSON object.")
@@ -163,8 +163,10 @@ private func contents(of path: String) throws(ModelSpecFileError) -> [UInt8] {
     }
 }
 
-/// What the decoder says, in one line.
+/// What the decoder says, in one line. It takes any JSON, so that only a number that no double holds can be of a wrong type.
 private func jsonProblem(_ error: any Error) -> String {
-    guard case DecodingError.dataCorrupted(let context) = error else { return "\(error)" }
-    return context.underlyingError.map { "\($0)" } ?? context.debugDescription
+    guard case DecodingError.dataCorrupted(let context) = error else {
+        return "this is not valid JSON (a number in it is out of range)."
+    }
+    return context.underlyingError.map { "this is not valid JSON (\($0))." } ?? "this is not valid JSON."
 }

@@ -47,8 +47,9 @@ extension Store {
             guard let model = try index.model(named: name, in: transaction) else { throw Self.noModel(name) }
             let heads = try index.references(where: { $0.modelId == model.id }, in: transaction)
             guard deletingSequences || heads.isEmpty else {
+                let (use, them) = heads.count == 1 ? ("sequence uses", "it") : ("sequences use", "them")
                 throw StoreError(
-                    .inUse, "\(heads.count) sequences use the model '\(name)': delete them first, or together with it")
+                    .inUse, "\(heads.count) \(use) the model '\(name)': delete \(them) first, or together with it")
             }
             try index.remove(heads, in: transaction)
             _ = try index.models.delete(name, in: transaction)
@@ -119,7 +120,8 @@ extension Store {
 
 extension Index {
     func model(named name: String, in transaction: borrowing some Transaction & ~Copyable) throws -> StoredModel? {
-        try models.withValue(name, in: transaction) { try StoredModel(name: name, bytes: $0) }
+        guard Names.isPossible(name) else { return nil }
+        return try models.withValue(name, in: transaction) { try StoredModel(name: name, bytes: $0) }
     }
 
     func allModels(in transaction: borrowing some Transaction & ~Copyable) throws -> [StoredModel] {
@@ -132,7 +134,8 @@ extension Index {
     }
 
     func tenant(named name: String, in transaction: borrowing some Transaction & ~Copyable) throws -> StoredTenant? {
-        try tenants.withValue(name, in: transaction) { try StoredTenant(name: name, bytes: $0) }
+        guard Names.isPossible(name) else { return nil }
+        return try tenants.withValue(name, in: transaction) { try StoredTenant(name: name, bytes: $0) }
     }
 
     func allTenants(in transaction: borrowing some Transaction & ~Copyable) throws -> [StoredTenant] {

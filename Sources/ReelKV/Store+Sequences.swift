@@ -100,7 +100,7 @@ extension Store {
     ) throws -> (tenant: StoredTenant, key: HeadKey, head: Head) {
         guard let tenant = try index.tenant(named: name.tenant, in: transaction) else { throw Self.noTenant(name.tenant) }
         let key = HeadKey(tenant: tenant.id, name: name.name)
-        guard let head = try index.head(name.kind, key, in: transaction) else {
+        guard Names.isPossible(name.name), let head = try index.head(name.kind, key, in: transaction) else {
             let place = name.tenant == Store.defaultTenant ? "the store" : "tenant '\(name.tenant)'"
             throw StoreError(
                 .notFound, "no \(name.kind.noun) '\(name.name)' in \(place): `reelkv ls \(name.kind.noun)s` lists them")

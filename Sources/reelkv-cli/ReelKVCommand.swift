@@ -58,7 +58,7 @@ struct ReelKVCommand: ParsableCommand {
             StandardError.write("reelkv: error: \(plain)\n")
             exit(withError: code)
         }
-        StandardError.write("reelkv: error: \(error)\n")
+        StandardError.write("reelkv: error: \(singleLine("\(error)"))\n")
         exit(withError: ExitCode.failure)
     }
 }

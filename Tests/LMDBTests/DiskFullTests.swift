@@ -71,6 +71,37 @@
             }
         }
 
+        @Test("What a refused commit has appended is given back, so that deleting can make room")
+        func refusedCommit() throws {
+            let disk = try TinyFileSystem(byteCount: 1 << 20)
+            let path = "\(disk.path)/data.mdb"
+            let environment = try Environment.open(at: path, configuration: .small { $0.mapSize = 1 << 24 })
+            let database = try environment.numberedBytes()
+            try environment.write { transaction in
+                for key in 0..<10 {
+                    try database.put(UInt64(key), [UInt8](repeating: UInt8(key), count: 30_001), in: transaction)
+                }
+            }
+            let size = try fileSize(path)
+            expectError(.noSpace) {
+                try environment.write { transaction in
+                    for key in 10..<60 {
+                        try database.put(UInt64(key), [UInt8](repeating: 1, count: 30_001), in: transaction)
+                    }
+                }
+            }
+            #expect(try fileSize(path) == size)
+            try expectStored(10, environment, database)
+            try environment.write { try #expect(database.delete(9, in: $0)) }
+            try expectStored(9, environment, database)
+        }
+
+        private func fileSize(_ path: String) throws -> Int {
+            var status = stat()
+            guard stat(path, &status) == 0 else { throw SystemFailure(code: errno) }
+            return Int(status.st_size)
+        }
+
         @Test("On a disk without room for a new file, opening is an error")
         func noRoomToOpen() throws {
             let disk = try TinyFileSystem(byteCount: 64 << 10)

@@ -132,7 +132,8 @@ func message(_ json: String, fingerprint: String? = nil) -> String {
     }
 
     @Test func fileErrors() {
-        #expect(message("").hasPrefix("spec.json: this is not valid JSON ("))
+        #expect(message("") == "spec.json: this is not valid JSON.")
+        #expect(message(#"{"layers": 1e400}"#) == "spec.json: this is not valid JSON (a number in it is out of range).")
         #expect(message("{").contains("not valid JSON"))
         #expect(message("[]").contains("must hold a JSON object"))
         #expect(message("{}").contains("neither a model spec, which has it, nor a Hugging Face config.json"))

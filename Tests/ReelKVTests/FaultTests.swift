@@ -62,6 +62,12 @@ struct FaultTests {
             #expect(code { _ = try store.writer(for: .video(name), model: "small", profile: .exact) } == .invalidArgument)
         }
         #expect(code { _ = try store.writer(for: .video("v"), model: "none", profile: .exact) } == .notFound)
+        for name in ["", String(repeating: "x", count: 600)] {
+            #expect(code { _ = try store.info(of: .video(name)) } == .notFound)
+            #expect(code { _ = try store.info(of: .session("s", tenant: name)) } == .notFound)
+            #expect(code { try store.remove(.video("v", tenant: name)) } == .notFound)
+            #expect(code { _ = try store.model(named: name) } == .notFound)
+        }
         #expect(code { _ = try TokenSequence(ids: [1, -1]) } == .invalidArgument)
         #expect(code { _ = try TokenSequence(ids: [1, 2], positions: [[1]]) } == .invalidArgument)
         let span = MediaSpan(digest: .of(1), firstToken: 1, count: 2)

@@ -91,13 +91,19 @@ struct StatsReport: Encodable {
         volumes = statistics.volumes.map(VolumeReport.init)
     }
 
+    /// How the store compares with the bare tensors.
+    private var comparison: String {
+        guard exactBytes > 0, storedBytes > 0 else { return "" }
+        let factor = ratio >= 1 ? ratio : 1 / ratio
+        return " for \(Format.bytes(exactBytes)) of tensors: \(Format.decimal(bitsPerElement, places: 2)) bits per element, "
+            + "\(Format.decimal(factor, places: 2)) times \(ratio >= 1 ? "smaller" : "larger")"
+    }
+
     func text() -> String {
         var text = """
             \(counted(tokens, "token")), \(counted(elements, "element")), in \(counted(videos, "video")) and \
             \(counted(sessions, "session")) of \(counted(tenants, "tenant")) and \(counted(models, "model"))
-            \(Format.bytes(storedBytes)) on disk (\(Format.bytes(indexBytes)) of it the index) for \
-            \(Format.bytes(exactBytes)) of tensors: \(Format.decimal(bitsPerElement, places: 2)) bits per element, \
-            \(Format.decimal(ratio, places: 2)) times smaller
+            \(Format.bytes(storedBytes)) on disk (\(Format.bytes(indexBytes)) of it the index)\(comparison)
 
             """
         if building > 0 { text += "\(counted(building, "sequence")) being written, or left unfinished\n" }
