@@ -126,6 +126,23 @@ extension Index {
         node.encodings[index].isQuarantined = true
         try putNode(node, hash: hash, in: transaction)
     }
+
+    /// Marks all encodings in a volume as damaged.
+    func quarantine(volume id: UInt64, in transaction: borrowing WriteTransaction) throws {
+        var affected: [(hash: Digest, node: Node)] = []
+        try nodes.forEachRaw(in: .all, in: transaction) { key, value in
+            let view = try NodeView(value)
+            guard (0..<view.encodingCount).contains(where: { view.encoding($0).volumeId == id }) else { return .continue }
+            affected.append((try DigestKey.decode(key), try Node(bytes: value)))
+            return .continue
+        }
+        for (hash, var node) in affected {
+            for index in node.encodings.indices where node.encodings[index].volumeId == id {
+                node.encodings[index].isQuarantined = true
+            }
+            try putNode(node, hash: hash, in: transaction)
+        }
+    }
 }
 
 // MARK: - Volumes

@@ -11,6 +11,8 @@ struct IndexCheck {
     private(set) var models: [UInt32: StoredModel] = [:]
     private var tenants: [UInt32: StoredTenant] = [:]
     var report = VerificationReport()
+    /// The pages found damaged.
+    var damaged: [(hash: Digest, encoding: EncodingRecord)] = []
 
     init(_ store: Store, in transaction: borrowing ReadTransaction) throws {
         self.store = store

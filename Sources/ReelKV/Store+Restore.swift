@@ -114,11 +114,15 @@ extension Store {
         let problem: any Error
         do {
             let result = try StoreError.translating {
-                try volumes.volume(encoding.volumeId).withImage(encoding.pageId) { bytes in
+                try volume(of: encoding).withImage(encoding.pageId) { bytes in
                     let image = try PageImage(parsing: bytes)
-                    guard image.identity.chainHash == segment.hash, image.tokenCount == segment.nodeTokens.count,
-                        image.identity.firstToken == segment.pageFirstToken + segment.nodeTokens.lowerBound
-                    else { throw CodecError(.damaged, "it is another page's image") }
+                    // the chain hash names all of it, but a first token that is off would turn the keys by wrong angles
+                    guard image.identity.chainHash == segment.hash,
+                        image.identity.firstToken == segment.pageFirstToken + segment.nodeTokens.lowerBound,
+                        image.tokenCount == segment.nodeTokens.count
+                    else {
+                        throw CodecError(.damaged, "it is another page's image")
+                    }
                     return try body(image)
                 }
             }
@@ -126,14 +130,22 @@ extension Store {
             problem = StoreError(.pageUnavailable, "it is not in its volume")
         } catch let error as CodecError where error.code == .damaged || error.code == .notAPage {
             problem = error
-        } catch let error as StoreError where error.code == .pageUnavailable || error.code == .damaged {
-            problem = error
         }
         try? write { try index.quarantine(segment.hash, volume: encoding.volumeId, page: encoding.pageId, in: $0) }
         throw StoreError(
             .pageUnavailable,
             "the page of tokens \(segment.range) is gone or damaged (\(problem)) and counts as not stored from now on; restore the tokens before it, or compute them"
         )
+    }
+
+    /// The open volume that a page lies in. Where it is gone or damaged all its pages are quarantined at once.
+    private func volume(of encoding: EncodingRecord) throws -> Volume {
+        do {
+            return try volumes.volume(encoding.volumeId)
+        } catch let error as StoreError where error.code == .pageUnavailable {
+            try? write { try index.quarantine(volume: encoding.volumeId, in: $0) }
+            throw StoreError(.pageUnavailable, "\(error.message) from now on: compute and store them again")
+        }
     }
 }
 

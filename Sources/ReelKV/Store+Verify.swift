@@ -29,15 +29,25 @@ public struct VerificationReport: Hashable, Sendable {
 
 extension Store {
     /// Checks that the store is what it should be: every record, the references between them, and, unless `skippingPages`, the
-    /// checksums and identity of every page image. Changes nothing; other processes may go on reading and writing.
+    /// checksums and identity of every page image. Other processes may go on reading and writing.
     ///
-    /// - Parameter progress: called with the pages checked so far and all of them.
+    /// - Parameters:
+    ///   - quarantining: whether to mark damaged pages, so that they count as absent from then on. Nothing else is ever changed.
+    ///   - progress: called with the pages checked so far and all of them.
     public func verify(
-        skippingPages: Bool = false, progress: ((_ done: Int, _ total: Int) -> Void)? = nil
+        skippingPages: Bool = false, quarantining: Bool = false, progress: ((_ done: Int, _ total: Int) -> Void)? = nil
     ) throws -> VerificationReport {
+        if quarantining { try checkWritable() }
         var check = try read { try IndexCheck(self, in: $0) }
         try check.checkVolumes()
         if !skippingPages { try check.checkPages(progress: progress) }
+        if quarantining, !check.damaged.isEmpty {
+            try write { transaction in
+                for (hash, encoding) in check.damaged {
+                    try index.quarantine(hash, volume: encoding.volumeId, page: encoding.pageId, in: transaction)
+                }
+            }
+        }
         return check.report
     }
 }
@@ -84,7 +94,9 @@ extension IndexCheck {
             guard let message = check(item.node, item.hash, item.encoding) else { continue }
             // it may have been deleted since the index was read
             let isStillThere = try store.read { try store.index.node(item.hash, in: $0)?.encodings.contains(item.encoding) }
-            if isStillThere == true { problem(.page, item.hash.hex, message) }
+            guard isStillThere == true else { continue }
+            problem(.page, item.hash.hex, message)
+            damaged.append((item.hash, item.encoding))
         }
         progress?(all.count, all.count)
     }

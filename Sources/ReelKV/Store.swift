@@ -141,7 +141,9 @@ extension StoreError {
         switch error.code {
         case .noSpace, .quotaExceeded: self.init(.noSpace, "\(error): free some space; nothing stored is lost")
         case .mapFull: self.init(.noSpace, "\(error)")
-        case .readOnlyFileSystem, .permissionDenied: self.init(.readOnly, "\(error)")
+        case .readOnlyFileSystem: self.init(.readOnly, "\(error)")
+        case .permissionDenied:
+            self.init(.readOnly, "\(error): readers too must be allowed to write the lock files beside the store's files")
         case .invalid, .notFound: self.init(.notAStore, "\(error)")
         case .versionMismatch: self.init(.newerFormat, "\(error)")
         case .corrupted, .pageNotFound: self.init(.damaged, "\(error)")

@@ -44,14 +44,10 @@ struct DamageTests {
                 if index == 1 { data[start + 2500] ^= 0x10 }
             }
             #expect(pages == 4)
-            let verify = try tool.run("reelkv verify")
-            #expect(verify.status == 1)
-            #expect(verify.output.contains("page ") && verify.output.contains("checksum"))
-            #expect(verify.errors.contains("not sound, 1 problem found"))
             #expect(try tool.run("reelkv verify --skip-pages").status == 0)
             // nobody has read it yet
             #expect(try tool.succeed("reelkv match tiny.safetensors --model tiny").hasPrefix("200 of 200"))
-            #expect(try tool.fail("reelkv export video/v out.safetensors").contains("64..<128 is damaged"))
+            #expect(try tool.fail("reelkv export video/v out.safetensors").contains("64..<128 is gone or damaged"))
             #expect(!tool.exists("out.safetensors"))
             let match = try tool.succeed("reelkv match tiny.safetensors --model tiny")
             #expect(match.hasPrefix("64 of 200 tokens are stored: the next page is damaged"))
@@ -63,6 +59,35 @@ struct DamageTests {
             try tool.succeed("reelkv import tiny.safetensors --model tiny --profile int4 --video v")
             try tool.succeed("reelkv export video/v whole.safetensors")
             #expect(try tool.succeed("reelkv match tiny.safetensors --model tiny").hasPrefix("200 of 200"))
+        }
+    }
+
+    /// What a verification finds counts as absent from then on, and can be imported again.
+    @Test func verificationMarksDamage() throws {
+        try Self.withStore { tool in
+            _ = try Self.change(Self.volume, in: tool, at: Self.pageMagic) { data, start, index in
+                if index == 1 { data[start + 2500] ^= 0x10 }
+            }
+            let verify = try tool.run("reelkv verify")
+            #expect(verify.status == 1)
+            #expect(verify.output.contains("page ") && verify.output.contains("checksum"))
+            #expect(verify.errors.contains("not sound, 1 problem found"))
+            #expect(try tool.succeed("reelkv verify").contains("1 page failed a checksum before"))
+            #expect(try tool.succeed("reelkv match tiny.safetensors --model tiny").hasPrefix("64 of 200"))
+            try tool.succeed("reelkv import tiny.safetensors --model tiny --profile int4 --video v")
+            #expect(try tool.succeed("reelkv match tiny.safetensors --model tiny").hasPrefix("200 of 200"))
+        }
+    }
+
+    /// A volume that is gone makes its pages absent, so that they can be imported again.
+    @Test func lostVolumeIsReplaced() throws {
+        try Self.withStore { tool in
+            try FileManager.default.removeItem(at: tool.folder.appending(path: Self.volume))
+            #expect(try tool.fail("reelkv export video/v out.safetensors").contains("00000001.mdb is gone"))
+            #expect(try tool.succeed("reelkv match tiny.safetensors --model tiny").hasPrefix("0 of 200"))
+            try tool.succeed("reelkv import tiny.safetensors --model tiny --profile int4 --video v")
+            try tool.succeed("reelkv export video/v out.safetensors")
+            try tool.succeed("reelkv verify")
         }
     }
 

@@ -122,8 +122,33 @@ struct FaultTests {
         try write(cache, as: .video("v"), to: try makeStore(in: folder))
         unlink(folder.path + "/store/volumes/00000001.mdb")
         let store = try Store(opening: folder.path + "/store")
-        #expect(code { _ = try restored(store, try store.prefix(of: .video("v"))) } == .pageUnavailable)
         #expect(try store.verify().problems.contains { $0.kind == .volume })
+        #expect(try store.longestPrefix(of: cache.tokens, model: "small").tokenCount == 100)
+        #expect(code { _ = try restored(store, try store.prefix(of: .video("v"))) } == .pageUnavailable)
+        // from now on none of its pages matches, and they can be stored again
+        #expect(try store.longestPrefix(of: cache.tokens, model: "small").tokenCount == 0)
+        try write(cache, as: .video("v"), to: store)
+        #expect(try restored(store, try store.prefix(of: .video("v")))[1] == cache.bytes(layer: 1, 0..<100))
+        try expectSound(store)
+    }
+
+    @Test("A verification marks what it finds damaged, when it is asked to")
+    func quarantiningVerification() throws {
+        let folder = TemporaryFolder()
+        let cache = SyntheticCache(.small(), .text(200, seed: 7))
+        try write(cache, as: .video("v"), to: try makeStore(in: folder))
+        let page = try Store(opening: folder.path + "/store").pages(
+            of: try Store(opening: folder.path + "/store").prefix(of: .video("v")))[2]
+        try damage(folder.path + "/store/volumes/00000001.mdb", page: page, folder: folder)
+        let store = try Store(opening: folder.path + "/store")
+        #expect(try store.verify().problems.count == 1)
+        #expect(try store.prefix(of: .video("v")).tokenCount == 200)
+        #expect(try store.verify(quarantining: true).problems.count == 1)
+        #expect(try store.prefix(of: .video("v")).tokenCount == 128)
+        #expect(try store.verify().isSound)
+        try write(cache, as: .video("v"), to: store)
+        #expect(try store.prefix(of: .video("v")).tokenCount == 200)
+        try expectSound(store)
     }
 
     @Test("Another store's volume in this one's place is noticed")

@@ -70,6 +70,9 @@ struct ExportCommand: ParsableCommand {
         let range = try tokenRange(of: info)
         let prefix = try store.prefix(of: name)
         guard range.upperBound <= prefix.tokenCount else {
+            guard prefix.tokenCount > 0 else {
+                throw Failure("the first page of \(name) is gone or damaged: compute and import its tokens again")
+            }
             throw Failure(
                 "only the first \(prefix.tokenCount) of the \(info.tokenCount) tokens of \(name) can be read, the page "
                     + "behind them is damaged: export --tokens 0..<\(prefix.tokenCount), or compute and import the rest again"

@@ -7,7 +7,9 @@ struct VerifyCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "verify", abstract: "Check every record, reference and page of the store.",
         discussion: """
-            Changes nothing; other processes may go on reading and writing. The exit status is 1 when anything is wrong.
+            Damaged pages are marked, so that they count as not stored from then on and can be imported again; nothing else is \
+            changed, and nothing at all where the store cannot be written. Other processes may go on reading and writing. The \
+            exit status is 1 when anything is wrong.
 
             Example:
               reelkv verify --skip-pages
@@ -22,10 +24,10 @@ struct VerifyCommand: ParsableCommand {
     @OptionGroup var output: OutputOption
 
     func run() throws {
-        let store = try store.openToLook()
+        let store = try store.openToRead()
         var bar: ProgressBar?
         var shown = 0
-        let report = try store.verify(skippingPages: skipPages) { done, total in
+        let report = try store.verify(skippingPages: skipPages, quarantining: store.access == .readWrite) { done, total in
             if bar == nil { bar = quiet.progress("verify", total: total, unit: .count("pages")) }
             bar?.advance(by: done - shown)
             shown = done
@@ -34,8 +36,8 @@ struct VerifyCommand: ParsableCommand {
         try output.write(VerifyReport(report)) { $0.text() }
         guard report.isSound else {
             throw Failure(
-                "the store is not sound, \(counted(report.problems.count, "problem")) found: what they concern counts as not "
-                    + "stored"
+                "the store is not sound, \(counted(report.problems.count, "problem")) found: damaged pages count as not stored, "
+                    + "import their tokens again"
             )
         }
     }
