@@ -64,6 +64,19 @@ struct ProcessTests {
         #expect(try environment.read { try database.get(1, in: $0) } == [1])
     }
 
+    @Test("What a dead reader could see is used again before the map grows")
+    func deadReaderHoldsPages() async throws {
+        let environment = try Environment.open(at: directory.file(), configuration: .small())
+        let database = try environment.numberedBytes()
+        try environment.write { try database.put(1, [UInt8](repeating: 1, count: 100_000), in: $0) }
+        let size = environment.information.mapSize
+        await Self.dieReading(count: 1, path: directory.file())
+        for round in 0..<50 {
+            try environment.write { try database.put(1, [UInt8](repeating: UInt8(round), count: 100_000), in: $0) }
+        }
+        #expect(environment.information.mapSize == size)
+    }
+
     private static func dieReading(count: Int, path: String) async {
         await #expect(processExitsWith: .exitCode(7)) { [count = count as Int, path = path as String] in
             let environment = try Environment.open(at: path, configuration: .small())

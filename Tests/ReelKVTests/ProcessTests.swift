@@ -3,6 +3,12 @@ import KVCodec
 import ReelKV
 import Testing
 
+#if canImport(Glibc)
+    import Glibc
+#else
+    import Darwin
+#endif
+
 @Suite("Several threads and processes")
 struct ProcessTests {
     @Test("Threads write their own sessions and read each other's at once")
@@ -97,6 +103,51 @@ struct ProcessTests {
         #expect(try store.statistics().volumes.count == 1)
         try expectSound(store)
     }
+
+    #if os(Linux)
+        @Test("A forked child is told to open the store anew, and can")
+        func fork() async throws {
+            let folder = TemporaryFolder()
+            await #expect(processExitsWith: .success) { [path = folder.path + "/store" as String] in
+                var options = Store.Options()
+                options.pageTokens = 32
+                let store = try Store.create(at: path, options: options)
+                try store.addModel(.small())
+                let cache = SyntheticCache(.small(), .text(100, seed: 3))
+                try write(cache, as: .session("parent"), to: store)
+                let child = Glibc.fork()
+                if child == 0 { _exit(ProcessTests.runForkedChild(store, path)) }
+                var status: Int32 = -1
+                #expect(waitpid(child, &status, 0) == child)
+                #expect(status == 0, "the child failed at step \(status >> 8)")
+                #expect(try store.prefix(of: .session("child")).tokenCount == 50)
+                try write(cache, as: .session("again"), to: store)
+                let report = try store.verify()
+                #expect(report.isSound)
+            }
+        }
+
+        /// - Returns: 0, or the number of the step that failed: a forked child cannot record issues.
+        private static func runForkedChild(_ inherited: Store, _ path: String) -> Int32 {
+            do {
+                _ = try inherited.models()
+                return 1
+            } catch {
+                guard (error as? StoreError)?.code == .forked else { return 2 }
+            }
+            do {
+                let own = try Store(opening: path)
+                let cache = SyntheticCache(.small(), .text(50, seed: 4))
+                try write(cache, as: .session("child"), to: own)
+                let whole = SyntheticCache(.small(), .text(100, seed: 3))
+                guard try restored(own, try own.prefix(of: .session("parent")), threads: 1)[0] == whole.bytes(layer: 0, 0..<100)
+                else { return 3 }
+            } catch {
+                return 4
+            }
+            return 0
+        }
+    #endif
 
     @Test("A store opened twice in one process is one store")
     func twice() throws {
