@@ -23,15 +23,12 @@ public struct RestoredLayer: Hashable, Sendable {
 }
 
 extension Store {
-    private static let restoreThreadsMax = 64
-
     /// Reads tensors of a stored prefix into the caller's memory, layer by layer on all cores.
     ///
     /// - Parameters:
     ///   - layers: which layers; nil for all.
     ///   - tokens: which tokens of the prefix; nil for all.
-    ///   - threads: how many threads decode; nil for one per core. At most 64: a volume that is being written has reader slots for 126,
-    ///     in all processes together.
+    ///   - threads: how many threads decode; nil for one per core.
     ///   - destination: called once per layer, before anything is read, on the calling thread. The views must have as many tokens as
     ///     are asked for and must stay valid until this returns.
     ///   - onLayer: called when a layer is complete, in order, never at the same time twice, on one of the decoding threads. So an
@@ -52,7 +49,7 @@ extension Store {
             return destination
         }
         let segments = prefix.segments.filter { !$0.range.clamped(to: tokens).isEmpty }
-        let threads = min(threads ?? Platform.processorCount, Self.restoreThreadsMax)
+        let threads = threads ?? Platform.processorCount
         let order = LayerOrder(layers: layers, parts: max(1, segments.count))
         if segments.isEmpty {
             for layer in layers { try onLayer?(RestoredLayer(layer: layer, firstToken: 0)) }

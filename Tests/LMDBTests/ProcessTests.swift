@@ -1,4 +1,5 @@
 import LMDB
+import Synchronization
 import Testing
 
 #if canImport(Glibc)
@@ -38,6 +39,22 @@ struct ProcessTests {
             }
         }
         try Self.nestReads(3, in: environment) {}
+    }
+
+    @Test("A reader that finds the table full of other threads' readers waits for one to end")
+    func waitForReader() throws {
+        let environment = try Environment.open(at: directory.file(), configuration: Self.configuration(maxReaders: 3))
+        let didRead = Atomic(false)
+        var waiting: Thread?
+        try Self.nestReads(3, in: environment) {
+            waiting = Thread {
+                do { try environment.read { _ in didRead.store(true, ordering: .relaxed) } } catch { Issue.record(error) }
+            }
+            usleep(20_000)
+            expectTrue(!didRead.load(ordering: .relaxed))
+        }
+        waiting?.join()
+        expectTrue(didRead.load(ordering: .relaxed))
     }
 
     @Test("Readers of processes that died are cleared on request")

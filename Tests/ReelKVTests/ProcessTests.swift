@@ -1,6 +1,7 @@
 import Dispatch
 import KVCodec
 import ReelKV
+import Synchronization
 import Testing
 
 #if canImport(Glibc)
@@ -36,6 +37,42 @@ struct ProcessTests {
         }
         #expect(try store.sequences(.session).count == 6)
         try expectSound(store)
+    }
+
+    @Test("Readers see whole sequences or none, whatever is deleted and written under them")
+    func readersAndDeletion() throws {
+        let folder = TemporaryFolder()
+        let model = ModelSpec.small(layers: 4, heads: 4, dim: 64)
+        let store = try makeStore(in: folder, model, volumeBytesMax: 1 << 20)
+        let caches = (0..<3).map { SyntheticCache(model, .text(150, seed: UInt64($0))) }
+        let isDone = Atomic(false)
+        DispatchQueue.concurrentPerform(iterations: 3) { thread in
+            do {
+                if thread == 0 {
+                    defer { isDone.store(true, ordering: .relaxed) }
+                    for round in 0..<30 {
+                        try write(caches[round % 3], as: .session("s\(round)"), to: store)
+                        if round > 0 { try store.remove(.session("s\(round - 1)")) }
+                    }
+                    return
+                }
+                for round in 0... {
+                    let cache = caches[round % 3]
+                    let match = try store.longestPrefix(of: cache.tokens, model: "small")
+                    do {
+                        #expect(try restored(store, match)[2] == cache.bytes(layer: 2, 0..<match.tokenCount))
+                    } catch let error as StoreError where error.code == .pageUnavailable {
+                        // deleted since it was matched
+                    }
+                    if isDone.load(ordering: .relaxed) { break }
+                }
+            } catch {
+                Issue.record(error)
+            }
+        }
+        #expect(try restored(store, try store.prefix(of: .session("s29")))[2] == caches[29 % 3].bytes(layer: 2, 0..<150))
+        let report = try store.verify()
+        #expect(report.isSound && report.quarantined == 0)
     }
 
     @Test("Another process writes while this one reads and writes")
