@@ -58,7 +58,7 @@ let package = Package(
         .testTarget(name: "SafetensorsTests", dependencies: ["Safetensors"], swiftSettings: swiftSettings),
         .testTarget(name: "RenderingTests", dependencies: ["Rendering", "CZlib"], swiftSettings: swiftSettings),
         .testTarget(
-            name: "ReelKVTests", dependencies: ["ReelKV", "KVMetrics", "Safetensors"], swiftSettings: swiftSettings),
+            name: "ReelKVTests", dependencies: ["ReelKV", "LMDB", "KVMetrics", "Safetensors"], swiftSettings: swiftSettings),
         .testTarget(
             name: "ModelSpecFilesTests", dependencies: ["ModelSpecFiles", "ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .testTarget(

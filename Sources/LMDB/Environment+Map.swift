@@ -10,8 +10,10 @@ import CLMDB
 
 // The memory map: how it grows, and how it follows another process that made it grow.
 extension Environment {
-    /// Doubles the map, up to the configured limit. The caller holds the writer's lock and has no transaction.
+    /// Makes room for a write that found none: takes back what dead readers hold, or doubles the map, up to the configured limit. The caller holds the writer's lock and has no transaction.
     func growMap(after error: LMDBError) throws {
+        // Readers that died keep the pages that they could see from being used again.
+        if try clearStaleReaders() > 0 { return }
         let size = mapInfo().me_mapsize
         guard configuration.growsMap else {
             throw LMDBError(.mapFull, "\(path): the map of \(size) bytes is full, and growsMap is off")

@@ -1,6 +1,13 @@
 import CLMDB
-
 import Synchronization
+
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#else
+    import Darwin
+#endif
 
 /// One LMDB file, opened: a set of ordered key-value databases with one writer and any number of readers.
 ///
@@ -67,7 +74,8 @@ extension Environment {
     /// grows under it; and a growing map waits for it. Reads may nest, in other reads and in writes; a read must not wait for
     /// a write in another thread, since that write may have to wait for readers.
     ///
-    /// - Throws: what `body` throws; ``LMDBError/Code/readersFull`` when there are `maxReaders` readers, all alive.
+    /// - Throws: what `body` throws; ``LMDBError/Code/readersFull`` when there have been `maxReaders` readers, all alive, for more than
+    ///   a second, or are, and this thread is one of them.
     public func read<R>(_ body: (borrowing ReadTransaction) throws -> R) throws -> R {
         let (slot, transaction) = try beginRead()
         defer {
@@ -82,6 +90,7 @@ extension Environment {
         try checkProcess()
         var hasClearedReaders = false
         var attempts = 0
+        var waits = 0
         while true {
             let slot = try readers.enter()
             let result = begin(slot)
@@ -96,6 +105,9 @@ extension Environment {
             case MDB_READERS_FULL where !hasClearedReaders:
                 hasClearedReaders = true
                 _ = try clearStaleReaders()
+            case MDB_READERS_FULL where waits < Self.maxWaits && !readers.isCurrentThreadInside():
+                waits += 1
+                usleep(1000)
             case MDB_READERS_FULL:
                 throw LMDBError(
                     .readersFull,
@@ -105,6 +117,9 @@ extension Environment {
             }
         }
     }
+
+    /// How many milliseconds a reader waits for others to end. A thread that reads already does not: it might wait for itself.
+    private static var maxWaits: Int { 1000 }
 
     /// How often a transaction that another process gets in the way of begins anew.
     static var maxAttempts: Int { 16 }

@@ -16,8 +16,8 @@ final class ReaderPool: @unchecked Sendable {
         var next: UnsafeMutablePointer<Slot>?
     }
 
-    /// How many ended transactions keep their slot in the reader table, which all processes share.
-    private static let idleTransactionLimit = 16
+    /// How many ended transactions keep their slot in the reader table. All processes share it, so idle ones must leave room for many.
+    private static let idleTransactionLimit = 4
 
     private let monitor = Monitor()
     private var slots: [UnsafeMutablePointer<Slot>] = []

@@ -72,7 +72,8 @@ struct Index: Sendable {
             )
         }
         guard record.pageTokens > 0, record.pageTokens % 32 == 0, record.pageTokens <= TokenSequence.pageTokensMax,
-            record.volumeBytesMax > 0 else {
+            record.volumeBytesMax > 0
+        else {
             throw StoreError(.damaged, "the store's record is damaged; run `reelkv verify`")
         }
         return record

@@ -16,6 +16,7 @@ struct IndexCheck {
 
     init(_ store: Store, in transaction: borrowing ReadTransaction) throws {
         self.store = store
+        let index = store.index
         try read(in: transaction)
         report.nodes = nodes.count
         report.volumes = volumes.count
@@ -24,6 +25,12 @@ struct IndexCheck {
         checkPlaces()
         checkReferences()
         try checkChildren(in: transaction)
+        try index.states.forEachRaw(in: .all, in: transaction) { key, _ in
+            if (try? DigestKey.decode(key)).flatMap({ nodes[$0] }) == nil {
+                problem(.reference, Self.hex(key), "engine state is kept for it, but it is not stored")
+            }
+            return .continue
+        }
     }
 
     mutating func problem(_ kind: VerificationProblem.Kind, _ subject: String, _ message: String) {

@@ -133,8 +133,8 @@ public final class SequenceWriter {
         let canonical = pageTokens.canonical(origin: pageFirstToken)
         let hash = hasher.page(after: base, tokens: canonical)
         if try store.hasEncoding(
-            of: hash, profile: profile, completeFrom: pageCompleteFrom, orInherited: tailSegments.contains { $0.encoding.isLossy })
-        {
+            of: hash, profile: profile, completeFrom: pageCompleteFrom, orInherited: tailSegments.contains { $0.encoding.isLossy }
+        ) {
             reusedTokenCount += store.pageTokens - tail.end
             try publisher.adopt(hash, end: store.pageTokens, tokenCount: tokenCount)
         } else {

@@ -111,7 +111,7 @@ extension Store {
     /// absent from then on, so that no match offers it again and a new write stores it anew.
     func withImage<R>(of segment: PageSegment, _ body: (PageImage) throws -> R) throws -> R {
         let encoding = segment.encoding
-        let problem: any Error
+        let problem: String
         do {
             let result = try StoreError.translating {
                 try volume(of: encoding).withImage(encoding.pageId) { bytes in
@@ -127,14 +127,16 @@ extension Store {
                 }
             }
             if let result { return result }
-            problem = StoreError(.pageUnavailable, "it is not in its volume")
+            problem = "gone (it is not in its volume)"
         } catch let error as CodecError where error.code == .damaged || error.code == .notAPage {
-            problem = error
+            problem = "damaged (\(error))"
+        } catch let error as StoreError where error.code == .damaged {
+            problem = "damaged (\(error))"
         }
         try? write { try index.quarantine(segment.hash, volume: encoding.volumeId, page: encoding.pageId, in: $0) }
         throw StoreError(
             .pageUnavailable,
-            "the page of tokens \(segment.range) is gone or damaged (\(problem)) and counts as not stored from now on; restore the tokens before it, or compute them"
+            "the page of tokens \(segment.range) is \(problem) and counts as not stored from now on; restore the tokens before it, or compute them"
         )
     }
 
@@ -142,7 +144,7 @@ extension Store {
     private func volume(of encoding: EncodingRecord) throws -> Volume {
         do {
             return try volumes.volume(encoding.volumeId)
-        } catch let error as StoreError where error.code == .pageUnavailable {
+        } catch let error as StoreError where error.code == .pageUnavailable || error.code == .damaged {
             try? write { try index.quarantine(volume: encoding.volumeId, in: $0) }
             throw StoreError(.pageUnavailable, "\(error.message) from now on: compute and store them again")
         }

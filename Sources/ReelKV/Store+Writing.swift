@@ -83,15 +83,23 @@ extension Store {
     ///
     /// - Parameter orInherited: whether one that took over tokens of a lossy page will do.
     func hasEncoding(of hash: Digest, profile: Profile, completeFrom: Int, orInherited: Bool) throws -> Bool {
-        try read { transaction in
+        let found = try read { transaction in
             try index.nodes.withValue(hash, in: transaction) { bytes in
                 let node = try NodeView(bytes)
-                return (0..<node.encodingCount).contains {
-                    let encoding = node.encoding($0)
-                    return encoding.profileId == profile.id && !encoding.isQuarantined && encoding.completeFrom <= completeFrom
+                return (0..<node.encodingCount).map { node.encoding($0) }.first { encoding in
+                    encoding.profileId == profile.id && !encoding.isQuarantined && encoding.completeFrom <= completeFrom
                         && (orInherited || !encoding.isInherited)
                 }
-            } ?? false
+            }
+        }
+        guard let encoding = found ?? nil else { return false }
+        do {
+            _ = try StoreError.translating { try volumes.volume(encoding.volumeId) }
+            return true
+        } catch let error as StoreError where error.code == .pageUnavailable {
+            // its file is lost: store it anew
+            try write { try index.quarantine(hash, volume: encoding.volumeId, page: encoding.pageId, in: $0) }
+            return false
         }
     }
 }

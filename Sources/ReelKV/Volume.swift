@@ -105,7 +105,9 @@ final class Volume: Sendable {
         let last = try pages.withCursor(in: transaction) { cursor in
             try cursor.moveToLast() ? try BigEndianUInt64.decode(cursor.rawKey) : Self.headerPage
         }
-        guard last < UInt64(UInt32.max) else { throw StoreError(.damaged, "\(environment.path) is damaged: it numbers a page \(last)") }
+        guard last < UInt64(UInt32.max) else {
+            throw StoreError(.damaged, "\(environment.path) is damaged: it numbers a page \(last)")
+        }
         return last
     }
 

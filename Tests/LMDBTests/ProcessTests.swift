@@ -1,4 +1,5 @@
 import LMDB
+import Synchronization
 import Testing
 
 #if canImport(Glibc)
@@ -40,6 +41,22 @@ struct ProcessTests {
         try Self.nestReads(3, in: environment) {}
     }
 
+    @Test("A reader that finds the table full of other threads' readers waits for one to end")
+    func waitForReader() throws {
+        let environment = try Environment.open(at: directory.file(), configuration: Self.configuration(maxReaders: 3))
+        let didRead = Atomic(false)
+        var waiting: Thread?
+        try Self.nestReads(3, in: environment) {
+            waiting = Thread {
+                do { try environment.read { _ in didRead.store(true, ordering: .relaxed) } } catch { Issue.record(error) }
+            }
+            usleep(20_000)
+            expectTrue(!didRead.load(ordering: .relaxed))
+        }
+        waiting?.join()
+        expectTrue(didRead.load(ordering: .relaxed))
+    }
+
     @Test("Readers of processes that died are cleared on request")
     func staleReaders() async throws {
         let environment = try Environment.open(at: directory.file(), configuration: Self.configuration(maxReaders: 10))
@@ -62,6 +79,19 @@ struct ProcessTests {
             #expect(environment.information.readersInUse == 4)
         }
         #expect(try environment.read { try database.get(1, in: $0) } == [1])
+    }
+
+    @Test("What a dead reader could see is used again before the map grows")
+    func deadReaderHoldsPages() async throws {
+        let environment = try Environment.open(at: directory.file(), configuration: .small())
+        let database = try environment.numberedBytes()
+        try environment.write { try database.put(1, [UInt8](repeating: 1, count: 100_000), in: $0) }
+        let size = environment.information.mapSize
+        await Self.dieReading(count: 1, path: directory.file())
+        for round in 0..<50 {
+            try environment.write { try database.put(1, [UInt8](repeating: UInt8(round), count: 100_000), in: $0) }
+        }
+        #expect(environment.information.mapSize == size)
     }
 
     private static func dieReading(count: Int, path: String) async {

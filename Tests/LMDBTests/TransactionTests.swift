@@ -126,7 +126,7 @@ struct TransactionTests {
             try environment.read { _ in depth > 1 ? try nest(depth - 1) : environment.information.readersInUse }
         }
         #expect(try nest(40) == 40)
-        #expect(environment.information.readersInUse == 16)
+        #expect(environment.information.readersInUse == 4)
     }
 
     @Test("Errors of the body pass through a read, and the reader is given back")

@@ -26,7 +26,7 @@ struct FaultTests {
         _ = try Store.create(at: folder.path + "/store")
         #expect(code { _ = try Store.create(at: folder.path + "/store") } == .storeExists)
         #expect(code { _ = try Store.create(at: folder.path) } == .storeExists)
-        try overwrite(folder.path + "/garbage/index.mdb", with: Array(repeating: 0x41, count: 8192), makingFolder: true)
+        try writeFile(folder.path + "/garbage/index.mdb", with: Array(repeating: 0x41, count: 8192), makingFolder: true)
         #expect(code { _ = try Store(opening: folder.path + "/garbage") } == .notAStore)
         #expect(code { _ = try Store(opening: folder.path + "/garbage", access: .readOnly) } == .notAStore)
     }
@@ -109,10 +109,10 @@ struct FaultTests {
     private func damage(_ path: String, page: StoredPage, folder: TemporaryFolder) throws {
         let store = try Store(opening: folder.path + "/store", access: .readOnly)
         let needle = try store.withImage(of: page) { _ in page.chainHash.bytes }
-        var bytes = try read(path)
+        var bytes = try readFile(path)
         let start = try #require(bytes.indices.dropLast(32).first { Array(bytes[$0..<$0 + 32]) == needle })
         bytes[start + page.imageBytes / 2] ^= 0x10
-        try overwrite(path, with: bytes)
+        try writeFile(path, with: bytes)
     }
 
     @Test("A volume file that is gone makes its pages absent, not wrong")
@@ -127,6 +127,7 @@ struct FaultTests {
         #expect(code { _ = try restored(store, try store.prefix(of: .video("v"))) } == .pageUnavailable)
         // from now on none of its pages matches, and they can be stored again
         #expect(try store.longestPrefix(of: cache.tokens, model: "small").tokenCount == 0)
+        #expect(try store.longestPrefix(of: cache.tokens, model: "small").stop == .quarantined)
         try write(cache, as: .video("v"), to: store)
         #expect(try restored(store, try store.prefix(of: .video("v")))[1] == cache.bytes(layer: 1, 0..<100))
         try expectSound(store)
@@ -151,6 +152,53 @@ struct FaultTests {
         try expectSound(store)
     }
 
+    @Test("A process may change its folder while it has a store open by a relative path")
+    func relativePath() async throws {
+        let folder = TemporaryFolder()
+        await #expect(processExitsWith: .success) { [path = folder.path as String] in
+            guard chdir(path) == 0 else { fatalError("no folder") }
+            var options = Store.Options()
+            options.pageTokens = 32
+            let store = try Store.create(at: "a/store", options: options)
+            guard chdir("/tmp") == 0 else { fatalError("no folder") }
+            try store.addModel(.small())
+            let cache = SyntheticCache(.small(), .text(100, seed: 3))
+            try write(cache, as: .video("v"), to: store)
+            guard try restored(store, try store.prefix(of: .video("v")))[1] == cache.bytes(layer: 1, 0..<100),
+                try store.statistics().indexBytes > 0
+            else { fatalError("other bytes") }
+        }
+    }
+
+    @Test("Only the owner may read a store's files")
+    func permissions() throws {
+        let folder = TemporaryFolder()
+        let store = try makeStore(in: folder)
+        try write(SyntheticCache(.small(), .text(100, seed: 3)), as: .video("v"), to: store)
+        var status = stat()
+        for name in ["", "/volumes"] {
+            #expect(stat(folder.path + "/store" + name, &status) == 0 && status.st_mode & 0o777 == 0o700)
+        }
+        for name in ["/index.mdb", "/index.mdb-lock", "/volumes/00000001.mdb", "/volumes/00000001.mdb-lock"] {
+            #expect(stat(folder.path + "/store" + name, &status) == 0 && status.st_mode & 0o777 == 0o600)
+        }
+    }
+
+    @Test("A model whose pages no image can hold is refused")
+    func hugeModel() throws {
+        let store = try makeStore(in: TemporaryFolder())
+        #expect(code { try store.addModel(.small("huge", layers: 1024, heads: 1024, dim: 1024)) } == .invalidArgument)
+    }
+
+    @Test("Too much provenance is refused, and the sequence stays as it was")
+    func provenance() throws {
+        let folder = TemporaryFolder()
+        let store = try makeStore(in: folder)
+        let writer = try store.writer(for: .session("s"), model: "small", profile: .exact)
+        #expect(code { try writer.finish(provenance: ["a": String(repeating: "b", count: 1 << 20)]) } == .invalidArgument)
+        #expect(try store.sequences(.session).isEmpty)
+    }
+
     @Test("Another store's volume in this one's place is noticed")
     func swappedVolume() throws {
         let folder = TemporaryFolder()
@@ -158,8 +206,8 @@ struct FaultTests {
         let cache = SyntheticCache(.small(), .text(100, seed: 4))
         try write(cache, as: .video("v"), to: try makeStore(in: folder))
         try write(SyntheticCache(.small(), .text(100, seed: 5)), as: .video("v"), to: try makeStore(in: other))
-        try overwrite(
-            folder.path + "/store/volumes/00000001.mdb", with: try read(other.path + "/store/volumes/00000001.mdb"))
+        try writeFile(
+            folder.path + "/store/volumes/00000001.mdb", with: try readFile(other.path + "/store/volumes/00000001.mdb"))
         let store = try Store(opening: folder.path + "/store")
         #expect(throws: StoreError.self) { _ = try restored(store, try store.prefix(of: .video("v"))) }
         #expect(try !store.verify().isSound)
@@ -174,21 +222,5 @@ struct FaultTests {
         #expect(code { try write(cache, as: .video("v"), to: store) } == .noSpace)
         #expect(try store.statistics().tokens == 0)
         try expectSound(store)
-    }
-
-    private func read(_ path: String) throws -> [UInt8] {
-        let file = try #require(fopen(path, "r"))
-        defer { fclose(file) }
-        var bytes: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 1 << 20)
-        while case let count = fread(&chunk, 1, chunk.count, file), count > 0 { bytes += chunk[..<count] }
-        return bytes
-    }
-
-    private func overwrite(_ path: String, with bytes: [UInt8], makingFolder: Bool = false) throws {
-        if makingFolder, let slash = path.lastIndex(of: "/") { mkdir(String(path[..<slash]), 0o700) }
-        let file = try #require(fopen(path, "w"))
-        defer { fclose(file) }
-        #expect(fwrite(bytes, 1, bytes.count, file) == bytes.count)
     }
 }

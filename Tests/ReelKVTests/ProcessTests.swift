@@ -1,7 +1,14 @@
 import Dispatch
 import KVCodec
 import ReelKV
+import Synchronization
 import Testing
+
+#if canImport(Glibc)
+    import Glibc
+#else
+    import Darwin
+#endif
 
 @Suite("Several threads and processes")
 struct ProcessTests {
@@ -30,6 +37,42 @@ struct ProcessTests {
         }
         #expect(try store.sequences(.session).count == 6)
         try expectSound(store)
+    }
+
+    @Test("Readers see whole sequences or none, whatever is deleted and written under them")
+    func readersAndDeletion() throws {
+        let folder = TemporaryFolder()
+        let model = ModelSpec.small(layers: 4, heads: 4, dim: 64)
+        let store = try makeStore(in: folder, model, volumeBytesMax: 1 << 20)
+        let caches = (0..<3).map { SyntheticCache(model, .text(150, seed: UInt64($0))) }
+        let isDone = Atomic(false)
+        DispatchQueue.concurrentPerform(iterations: 3) { thread in
+            do {
+                if thread == 0 {
+                    defer { isDone.store(true, ordering: .relaxed) }
+                    for round in 0..<30 {
+                        try write(caches[round % 3], as: .session("s\(round)"), to: store)
+                        if round > 0 { try store.remove(.session("s\(round - 1)")) }
+                    }
+                    return
+                }
+                for round in 0... {
+                    let cache = caches[round % 3]
+                    let match = try store.longestPrefix(of: cache.tokens, model: "small")
+                    do {
+                        #expect(try restored(store, match)[2] == cache.bytes(layer: 2, 0..<match.tokenCount))
+                    } catch let error as StoreError where error.code == .pageUnavailable {
+                        // deleted since it was matched
+                    }
+                    if isDone.load(ordering: .relaxed) { break }
+                }
+            } catch {
+                Issue.record(error)
+            }
+        }
+        #expect(try restored(store, try store.prefix(of: .session("s29")))[2] == caches[29 % 3].bytes(layer: 2, 0..<150))
+        let report = try store.verify()
+        #expect(report.isSound && report.quarantined == 0)
     }
 
     @Test("Another process writes while this one reads and writes")
@@ -97,6 +140,51 @@ struct ProcessTests {
         #expect(try store.statistics().volumes.count == 1)
         try expectSound(store)
     }
+
+    #if os(Linux)
+        @Test("A forked child is told to open the store anew, and can")
+        func fork() async throws {
+            let folder = TemporaryFolder()
+            await #expect(processExitsWith: .success) { [path = folder.path + "/store" as String] in
+                var options = Store.Options()
+                options.pageTokens = 32
+                let store = try Store.create(at: path, options: options)
+                try store.addModel(.small())
+                let cache = SyntheticCache(.small(), .text(100, seed: 3))
+                try write(cache, as: .session("parent"), to: store)
+                let child = Glibc.fork()
+                if child == 0 { _exit(ProcessTests.runForkedChild(store, path)) }
+                var status: Int32 = -1
+                #expect(waitpid(child, &status, 0) == child)
+                #expect(status == 0, "the child failed at step \(status >> 8)")
+                #expect(try store.prefix(of: .session("child")).tokenCount == 50)
+                try write(cache, as: .session("again"), to: store)
+                let report = try store.verify()
+                #expect(report.isSound)
+            }
+        }
+
+        /// - Returns: 0, or the number of the step that failed: a forked child cannot record issues.
+        private static func runForkedChild(_ inherited: Store, _ path: String) -> Int32 {
+            do {
+                _ = try inherited.models()
+                return 1
+            } catch {
+                guard (error as? StoreError)?.code == .forked else { return 2 }
+            }
+            do {
+                let own = try Store(opening: path)
+                let cache = SyntheticCache(.small(), .text(50, seed: 4))
+                try write(cache, as: .session("child"), to: own)
+                let whole = SyntheticCache(.small(), .text(100, seed: 3))
+                guard try restored(own, try own.prefix(of: .session("parent")), threads: 1)[0] == whole.bytes(layer: 0, 0..<100)
+                else { return 3 }
+            } catch {
+                return 4
+            }
+            return 0
+        }
+    #endif
 
     @Test("A store opened twice in one process is one store")
     func twice() throws {

@@ -272,3 +272,21 @@ func expectSound(_ store: Store, sourceLocation: SourceLocation = #_sourceLocati
     let report = try store.verify()
     #expect(report.problems.map { "\($0.kind) \($0.subject): \($0.message)" } == [], sourceLocation: sourceLocation)
 }
+
+// MARK: - Files
+
+func readFile(_ path: String) throws -> [UInt8] {
+    let file = try #require(fopen(path, "r") as UnsafeMutablePointer<FILE>?)
+    defer { fclose(file) }
+    var bytes: [UInt8] = []
+    var chunk = [UInt8](repeating: 0, count: 1 << 20)
+    while case let count = fread(&chunk, 1, chunk.count, file), count > 0 { bytes += chunk[..<count] }
+    return bytes
+}
+
+func writeFile(_ path: String, with bytes: [UInt8], makingFolder: Bool = false) throws {
+    if makingFolder, let slash = path.lastIndex(of: "/") { mkdir(String(path[..<slash]), 0o700) }
+    let file = try #require(fopen(path, "w") as UnsafeMutablePointer<FILE>?)
+    defer { fclose(file) }
+    #expect(fwrite(bytes, 1, bytes.count, file) == bytes.count)
+}

@@ -14,7 +14,7 @@ class ChainHasher:
         return self._hash(b"P" + struct.pack("<I", 0) + base + tokens)
 
     def piece(self, parent: bytes, start: int, tokens: bytes) -> bytes:
-        """A tail piece behind `parent`, with the tokens from `start` on; `tokens` are the page's, from its first one to the piece's end."""
+        """A tail piece behind `parent`, with a page's tokens from `start` on; `tokens` are the page's up to the piece's end."""
         return self._hash(b"T" + struct.pack("<I", start) + parent + tokens)
 
     def _hash(self, message: bytes) -> bytes:
