@@ -18,7 +18,8 @@ struct ForkCommand: ParsableCommand {
     @Argument(help: SequenceArgument.help)
     var source: SequenceArgument
 
-    @Argument(help: "The new session's name, with or without session/ before it.")
+    @Argument(
+        help: ArgumentHelp("The new session's name, with or without session/ before it.", valueName: "new-session"))
     var name: String
 
     @Option(help: ArgumentHelp("Only the first n tokens.", valueName: "n"))
