@@ -44,27 +44,3 @@ void kv_exact_split(kv_head head, const uint32_t *tokens, size_t count, uint8_t 
         maxima[c] = maximum;
     }
 }
-
-void kv_exact_merge(int32_t element_type, size_t dim, size_t stride, size_t first, size_t count,
-                    const uint8_t *const *planes, const uint8_t *maxima, void *values) {
-    if (element_type == KV_FLOAT32) {
-        uint32_t *out = values;
-        for (size_t c = 0; c < dim; c++) {
-            for (size_t i = 0; i < count; i++) {
-                size_t at = c * stride + first + i;
-                uint32_t bits = (uint32_t)(uint8_t)(maxima[c] - planes[0][at]) << 24 | (uint32_t)planes[1][at] << 16
-                    | (uint32_t)planes[2][at] << 8 | planes[3][at];
-                out[i * dim + c] = bits >> 1 | bits << 31;
-            }
-        }
-        return;
-    }
-    uint16_t *out = values;
-    for (size_t c = 0; c < dim; c++) {
-        const uint8_t *high = planes[0] + c * stride + first, *low = planes[1] + c * stride + first;
-        for (size_t i = 0; i < count; i++) {
-            uint16_t bits = (uint16_t)((uint8_t)(maxima[c] - high[i]) << 8 | low[i]);
-            out[i * dim + c] = (uint16_t)(bits >> 1 | bits << 15);
-        }
-    }
-}

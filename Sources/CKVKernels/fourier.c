@@ -1,17 +1,10 @@
-// The real discrete Fourier transform across channels, for a vector of tokens at once.
-//
-// The order of operations is part of the format (schema/FORMAT.md, "Fourier transform"): an even length splits into its even
-// and odd samples, an odd length is summed directly. Any length works; head dimensions are products of a power of two and
-// little else.
+// The tables of the Fourier transforms. Any length works; head dimensions are products of a power of two and little else.
 
 #include "kvkernels.h"
 
 #include <math.h>
-#include <string.h>
 
 #pragma STDC FP_CONTRACT OFF
-
-enum { W = KV_LANES };
 
 // Tables, in order: the four scale factors (forward end, forward middle, inverse end, inverse middle), then for every even length
 // n, n/2, ... cosines and sines of 2 pi k / length for k in 0...length/4, then for the odd rest m those of 2 pi k / m, k in
@@ -39,136 +32,4 @@ void kv_fourier_fill_tables(size_t n, float *tables) {
     float *at = tables + 4;
     for (; n % 2 == 0 && n > 0; n /= 2) at = fill(at, n, n / 4 + 1);
     fill(at, n, n);
-}
-
-// One operation on a whole row.
-#define LANES for (int w = 0; w < W; w++)
-
-// Packed row of Re X_k is k; of Im X_k it is n/2 + k.
-static void combine(size_t n, const float *table, const float *restrict halves, float *restrict out) {
-    size_t h = n / 2;
-    const float *even = halves, *odd = halves + h * W, *cosines = table, *sines = table + n / 4 + 1;
-    LANES {
-        out[w] = even[w] + odd[w];
-        out[h * W + w] = even[w] - odd[w];
-    }
-    for (size_t k = 1; 2 * k < h; k++) {
-        const float *er = even + k * W, *ei = even + (h / 2 + k) * W, *or = odd + k * W, *oi = odd + (h / 2 + k) * W;
-        float *xr = out + k * W, *xi = out + (h + k) * W, *yr = out + (h - k) * W, *yi = out + (n - k) * W;
-        float c = cosines[k], s = sines[k];
-        LANES {
-            float tr = c * or[w] + s * oi[w], ti = c * oi[w] - s * or[w];
-            xr[w] = er[w] + tr;
-            xi[w] = ei[w] + ti;
-            yr[w] = er[w] - tr;
-            yi[w] = ti - ei[w];
-        }
-    }
-    if (h % 2 == 0 && h > 0) {
-        size_t k = h / 2;
-        LANES {
-            out[k * W + w] = even[k * W + w];
-            out[(h + k) * W + w] = -odd[k * W + w];
-        }
-    }
-}
-
-// The direct sum for odd n: rows 0...n/2 are real parts, the rest imaginary parts of k = 1...n/2.
-static void direct(size_t n, const float *table, const float *input, size_t stride, float *restrict out) {
-    const float *cosines = table, *sines = table + n;
-    for (size_t k = 0; 2 * k < n; k++) {
-        float *xr = out + k * W, *xi = out + (n / 2 + k) * W;
-        memcpy(xr, input, W * sizeof(float));
-        if (k > 0) memset(xi, 0, W * sizeof(float));
-        for (size_t j = 1; j < n; j++) {
-            const float *x = input + j * stride * W;
-            float c = cosines[j * k % n], s = sines[j * k % n];
-            LANES xr[w] += c * x[w];
-            if (k > 0) LANES xi[w] -= s * x[w];
-        }
-    }
-}
-
-static void forward(size_t n, const float *table, const float *input, size_t stride, float *out, float *work) {
-    if (n % 2 != 0) {
-        direct(n, table, input, stride, out);
-        return;
-    }
-    const float *next = table + 2 * (n / 4 + 1);
-    forward(n / 2, next, input, 2 * stride, work, out);
-    forward(n / 2, next, input + stride * W, 2 * stride, work + n / 2 * W, out);
-    combine(n, table, work, out);
-}
-
-static void split(size_t n, const float *table, const float *restrict in, float *restrict halves) {
-    size_t h = n / 2;
-    float *even = halves, *odd = halves + h * W;
-    const float *cosines = table, *sines = table + n / 4 + 1;
-    LANES {
-        even[w] = in[w] + in[h * W + w];
-        odd[w] = in[w] - in[h * W + w];
-    }
-    for (size_t k = 1; 2 * k < h; k++) {
-        float *er = even + k * W, *ei = even + (h / 2 + k) * W, *or = odd + k * W, *oi = odd + (h / 2 + k) * W;
-        const float *xr = in + k * W, *xi = in + (h + k) * W, *yr = in + (h - k) * W, *yi = in + (n - k) * W;
-        float c = cosines[k], s = sines[k];
-        LANES {
-            float tr = xr[w] - yr[w], ti = xi[w] + yi[w];
-            er[w] = xr[w] + yr[w];
-            ei[w] = xi[w] - yi[w];
-            or[w] = c * tr - s * ti;
-            oi[w] = c * ti + s * tr;
-        }
-    }
-    if (h % 2 == 0 && h > 0) {
-        size_t k = h / 2;
-        LANES {
-            even[k * W + w] = 2 * in[k * W + w];
-            odd[k * W + w] = -2 * in[(h + k) * W + w];
-        }
-    }
-}
-
-static void direct_inverse(size_t n, const float *table, const float *in, float *output, size_t stride) {
-    const float *cosines = table, *sines = table + n;
-    for (size_t j = 0; j < n; j++) {
-        float *x = output + j * stride * W;
-        memcpy(x, in, W * sizeof(float));
-        for (size_t k = 1; 2 * k < n; k++) {
-            const float *xr = in + k * W, *xi = in + (n / 2 + k) * W;
-            float c = 2 * cosines[j * k % n], s = 2 * sines[j * k % n];
-            LANES x[w] += c * xr[w] - s * xi[w];
-        }
-    }
-}
-
-static void inverse(size_t n, const float *table, float *in, float *output, size_t stride, float *work) {
-    if (n % 2 != 0) {
-        direct_inverse(n, table, in, output, stride);
-        return;
-    }
-    const float *next = table + 2 * (n / 4 + 1);
-    split(n, table, in, work);
-    inverse(n / 2, next, work, output, 2 * stride, in);
-    inverse(n / 2, next, work + n / 2 * W, output + stride * W, 2 * stride, in + n / 2 * W);
-}
-
-// Scales the packed rows: those of frequency 0 and, for even n, n/2 by `end`, all others by `middle`.
-static void scale_rows(size_t n, float *rows, float end, float middle) {
-    for (size_t row = 0; row < n; row++) {
-        float factor = row == 0 || 2 * row == n ? end : middle;
-        LANES rows[row * W + w] *= factor;
-    }
-}
-
-void kv_fourier_forward(size_t n, const float *tables, float *input, float *output) {
-    float *work = output + n * W;
-    forward(n, tables + 4, input, 1, output, work);
-    scale_rows(n, output, tables[0], tables[1]);
-}
-
-void kv_fourier_inverse(size_t n, const float *tables, float *input, float *output) {
-    float *work = output + n * W;
-    scale_rows(n, input, tables[2], tables[3]);
-    inverse(n, tables + 4, input, output, 1, work);
 }

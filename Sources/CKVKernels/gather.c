@@ -12,30 +12,6 @@ void kv_gather_channels(const float *rows, size_t count, size_t dim, const uint1
     }
 }
 
-void kv_scatter_channels(const float *in, size_t count, const uint16_t *channels, size_t channel_count, float *rows, size_t dim) {
-    for (size_t i = 0; i < count; i++) {
-        for (size_t c = 0; c < channel_count; c++) rows[i * dim + channels[c]] = in[i * channel_count + c];
-    }
-}
-
-void kv_transpose(const float *in, size_t rows, size_t columns, size_t in_stride, float *restrict out, size_t out_stride) {
-    // Blocks of four rows keep both sides within a few cache lines.
-    size_t row = 0;
-    for (; row + 4 <= rows; row += 4) {
-        const float *a = in + row * in_stride, *b = a + in_stride, *c = b + in_stride, *d = c + in_stride;
-        for (size_t column = 0; column < columns; column++) {
-            float *to = out + column * out_stride + row;
-            to[0] = a[column];
-            to[1] = b[column];
-            to[2] = c[column];
-            to[3] = d[column];
-        }
-    }
-    for (; row < rows; row++) {
-        for (size_t column = 0; column < columns; column++) out[column * out_stride + row] = in[row * in_stride + column];
-    }
-}
-
 void kv_column_statistics(const float *rows, size_t count, size_t dim, float *restrict range, double *restrict variance) {
     for (size_t c = 0; c < dim; c++) {
         float low = rows[c], high = rows[c];

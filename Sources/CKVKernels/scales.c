@@ -46,18 +46,6 @@ void kv_scales_predict(uint8_t *codes, size_t groups, size_t columns, uint8_t *p
     }
 }
 
-void kv_scales_restore(uint8_t *codes, size_t groups, size_t columns, uint8_t *prediction) {
-    memset(prediction, 128, columns);
-    for (size_t group = 0; group < groups; group++) {
-        uint8_t *row = codes + group * columns;
-        for (size_t c = 0; c < columns; c++) {
-            uint8_t expected = prediction[c], code = (uint8_t)(row[c] + expected);
-            row[c] = code;
-            prediction[c] = group == 0 ? code : (uint8_t)((expected + code + 1) >> 1);
-        }
-    }
-}
-
 void kv_mean_units(const uint8_t *codes, size_t groups, size_t columns, const float *values, int shift, float *units) {
     float factor = 1.0f / (float)(1 << shift);
     for (size_t c = 0; c < columns; c++) {
@@ -78,31 +66,6 @@ void kv_means_predict(int32_t *means, size_t groups, size_t columns) {
             uint32_t before = group > 0 ? (uint32_t)row[(ptrdiff_t)c - (ptrdiff_t)columns] : 0;
             uint32_t difference = (uint32_t)row[c] - before;
             row[c] = (int32_t)(difference << 1 ^ (uint32_t)-(int32_t)(difference >> 31));
-        }
-    }
-}
-
-void kv_means_restore(int32_t *means, size_t groups, size_t columns) {
-    for (size_t group = 0; group < groups; group++) {
-        int32_t *row = means + group * columns;
-        for (size_t c = 0; c < columns; c++) {
-            uint32_t zigzag = (uint32_t)row[c], before = group > 0 ? (uint32_t)row[(ptrdiff_t)c - (ptrdiff_t)columns] : 0;
-            row[c] = (int32_t)(before + (zigzag >> 1 ^ (uint32_t)-(int32_t)(zigzag & 1)));
-        }
-    }
-}
-
-void kv_add_plane(const uint8_t *plane, size_t count, int shift, int32_t *means) {
-    for (size_t i = 0; i < count; i++) means[i] = (int32_t)((uint32_t)means[i] | (uint32_t)plane[i] << shift);
-}
-
-void kv_expand_metadata(const uint8_t *codes, const int32_t *means, size_t groups, size_t columns, const float *values,
-                        const float *units, float *scales_out, float *means_out) {
-    for (size_t group = 0; group < groups; group++) {
-        for (size_t c = 0; c < columns; c++) {
-            size_t at = group * columns + c;
-            scales_out[at] = values[codes[at]];
-            means_out[at] = (float)means[at] * units[c];
         }
     }
 }

@@ -3,13 +3,13 @@ public final class DecodeScratch {
     /// What a buffer is for. A buffer's contents last until the next request for it.
     enum Slot: Int, CaseIterable {
         case codesA, codesB, scaleCodes, means, meanPlane, scalesA, scalesB, offsetsA, offsetsB, exactPlanes, maxima
-        case block, columns, rows, values
+        case anchors, scaleTable, units, prediction, mask, channels, targets, lanes, rows, values
     }
 
     private var buffers: [UnsafeMutableRawBufferPointer]
     private var decompressor: Decompressor?
     private var fourierPlans: [Int: FourierPlan] = [:]
-    private var rotary: (table: RotaryTable, positions: PagePositions, tokens: Range<Int>)?
+    private var rotary = RotaryCache()
 
     public init() {
         buffers = Slot.allCases.map { _ in UnsafeMutableRawBufferPointer(start: nil, count: 0) }
@@ -46,13 +46,8 @@ public final class DecodeScratch {
         return plan
     }
 
-    /// The angles of a range of a page's tokens; layers of a page mostly share them, so the last table is kept.
+    /// The angles of a range of a page's tokens; layers of a page mostly share them.
     func rotaryTable(_ parameters: RotaryParameters, positions: PagePositions, tokens: Range<Int>) -> RotaryTable {
-        if let rotary, rotary.tokens == tokens, rotary.table.parameters == parameters, rotary.positions == positions {
-            return rotary.table
-        }
-        let table = RotaryTable(parameters: parameters, positions: positions, tokens: tokens)
-        rotary = (table, positions, tokens)
-        return table
+        rotary.table(parameters, positions: positions, tokens: tokens)
     }
 }

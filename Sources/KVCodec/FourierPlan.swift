@@ -4,7 +4,8 @@ import CKVKernels
 package final class FourierPlan {
     let length: Int
     private let tables: [Float]
-    private let lanes: UnsafeMutablePointer<Float>
+    /// What to transform, `[length][laneCount]`: a vector of tokens per channel.
+    let lanes: UnsafeMutablePointer<Float>
     private let result: UnsafeMutablePointer<Float>
 
     static let laneCount = Int(KV_LANES)
@@ -26,6 +27,12 @@ package final class FourierPlan {
         result.deallocate()
     }
 
+    /// Transforms `lanes` back, which does away with them. The result, of the same shape, lasts until the next transform.
+    func inverse() -> UnsafeMutablePointer<Float> {
+        tables.withUnsafeBufferPointer { kv_fourier_inverse(length, $0.baseAddress, lanes, result) }
+        return result
+    }
+
     /// Transforms every row of `rows` `[count, length]` in place.
     package func transform(_ rows: UnsafeMutablePointer<Float>, count: Int, inverse: Bool) {
         var first = 0
@@ -33,12 +40,10 @@ package final class FourierPlan {
             let width = min(Self.laneCount, count - first)
             let block = rows + first * length
             kv_transpose(block, width, length, length, lanes, Self.laneCount)
-            tables.withUnsafeBufferPointer { tables in
-                if inverse {
-                    kv_fourier_inverse(length, tables.baseAddress, lanes, result)
-                } else {
-                    kv_fourier_forward(length, tables.baseAddress, lanes, result)
-                }
+            if inverse {
+                _ = self.inverse()
+            } else {
+                tables.withUnsafeBufferPointer { kv_fourier_forward(length, $0.baseAddress, lanes, result) }
             }
             kv_transpose(result, length, width, Self.laneCount, block, length)
             first += width

@@ -20,8 +20,7 @@ struct LayerDecoder {
             let following = part.channelSet == .masked ? section.parts[index + 1] : nil
             index += following == nil ? 1 : 2
             guard part.tensor == tensor else { continue }
-            let all = classes.tokens(of: part.classes, in: held)
-            let wanted = TokenSelection(all: all, range: tokens)
+            let wanted = TokenSelection(classes, part.classes, held: held, range: tokens, scratch: scratch)
             guard !wanted.dense.isEmpty else { continue }
             if part.scheme == .exact {
                 try decodeExact(part, wanted, to: output, scratch: scratch)
@@ -52,24 +51,23 @@ struct LayerDecoder {
                 planes.append(UnsafePointer(target.bindMemory(to: UInt8.self).baseAddress))
             }
         }
-        let chunk = 32
-        let values = scratch.bytes(.values, chunk * part.channels * elementType.byteCount)
-        let rows = scratch.floats(.rows, chunk * part.channels)
+        let tile = FourierPlan.laneCount
+        let type = Int32(elementType.rawValue)
+        let values = scratch.bytes(.values, tile * part.channels * elementType.byteCount)
+        let rows = scratch.floats(.rows, tile * part.channels)
         for head in 0..<heads {
+            let target = output.kernelHead(head)
             let headPlanes = planes.map { $0.map { $0 + head * headBytes } }
             let headMaxima = maxima.bindMemory(to: UInt8.self).baseAddress.map { $0 + head * part.channels }
-            for first in stride(from: wanted.dense.lowerBound, to: wanted.dense.upperBound, by: chunk) {
-                let count = min(chunk, wanted.dense.upperBound - first)
+            for first in stride(from: wanted.dense.lowerBound, to: wanted.dense.upperBound, by: tile) {
+                let count = min(tile, wanted.dense.upperBound - first)
                 kv_exact_merge(
-                    Int32(elementType.rawValue), part.channels, wanted.all, first, count, headPlanes, headMaxima,
-                    values.baseAddress)
-                wanted.withTargets(first - wanted.dense.lowerBound, count) { list in
-                    if output.elementType == elementType {
-                        kv_copy_rows(output.kernelHead(head), list.baseAddress, count, values.baseAddress)
-                    } else {
-                        kv_load_contiguous(Int32(elementType.rawValue), values.baseAddress, count * part.channels, rows)
-                        kv_store_rows(output.kernelHead(head), list.baseAddress, count, rows)
-                    }
+                    type, part.channels, wanted.all, first, count, headPlanes, headMaxima, values.baseAddress)
+                if output.elementType == elementType {
+                    kv_copy_rows(target, wanted.targets(of: first), count, values.baseAddress)
+                } else {
+                    kv_load_contiguous(type, values.baseAddress, count * part.channels, rows)
+                    kv_store_rows(target, wanted.targets(of: first), count, rows)
                 }
             }
         }
@@ -83,95 +81,26 @@ struct LayerDecoder {
     ) throws(CodecError) {
         let heads = geometry.keyValueHeads
         let dim = part.tensor == .key ? geometry.keyDim : geometry.valueDim
-        let masks = part.channelSet == .masked ? try maskedChannels(part, dim: dim, scratch: scratch) : nil
-        var ready = [
+        let masks = part.channelSet == .masked ? try ChannelMasks(part, heads: heads, dim: dim, scratch: scratch) : nil
+        let first = try QuantizedPart(
+            part, heads: heads, tokens: wanted.all, channels: masks?.masked, second: false, scratch: scratch)
+        let second = try following.map { following throws(CodecError) in
             try QuantizedPart(
-                part, heads: heads, tokens: wanted.all, channels: masks?.masked, second: false, scratch: scratch)
-        ]
-        if let following {
-            ready.append(
-                try QuantizedPart(
-                    following, heads: heads, tokens: wanted.all, channels: masks?.unmasked, second: true, scratch: scratch))
+                following, heads: heads, tokens: wanted.all, channels: masks?.unmasked, second: true, scratch: scratch)
         }
         var table: RotaryTable?
         if part.flags.contains(.unrotated), let rotary = geometry.rotary {
             table = scratch.rotaryTable(rotary, positions: positions, tokens: tokens)
         }
-        if part.flags.contains(.alongChannels) {
-            decodeAlongChannels(ready[0], dim: dim, table, wanted, to: output, scratch: scratch)
-            return
-        }
-        let block = scratch.floats(.block, part.group * dim)
-        let columns = scratch.floats(.columns, part.group * dim)
+        let tiles = TileDecoder(first: first, second: second, dim: dim, scratch: scratch)
         for head in 0..<heads {
-            for group in wanted.dense.lowerBound / part.group...(wanted.dense.upperBound - 1) / part.group {
-                let first = group * part.group
-                let count = min(part.group, wanted.all - first)
-                for part in ready {
-                    decode(part, head: head, group: group, count: count, dim: dim, to: block, columns: columns)
-                }
-                let used = wanted.dense.clamped(to: first..<first + count)
-                let rows = block + (used.lowerBound - first) * dim
-                wanted.withTargets(used.lowerBound - wanted.dense.lowerBound, used.count) { list in
-                    table?.rotate(rows, dim: dim, tokens: list, direction: 1)
-                    kv_store_rows(output.kernelHead(head), list.baseAddress, used.count, rows)
-                }
+            let target = output.kernelHead(head)
+            tiles.forEachTile(of: wanted, head: head) { rows, used in
+                let tokens = UnsafeBufferPointer(start: wanted.targets(of: used.lowerBound), count: used.count)
+                table?.rotate(rows, dim: dim, tokens: tokens, direction: 1)
+                kv_store_rows(target, tokens.baseAddress, used.count, rows)
             }
         }
-    }
-
-    /// Decodes one part's channels of a group into the block `[count][dim]`.
-    private func decode(
-        _ part: QuantizedPart, head: Int, group: Int, count: Int, dim: Int, to block: UnsafeMutablePointer<Float>,
-        columns: UnsafeMutablePointer<Float>
-    ) {
-        guard let channels = part.channels else {
-            part.decode(head: head, group: group, to: block, stride: dim)
-            part.fourier?.transform(block, count: count, inverse: true)
-            return
-        }
-        part.decode(head: head, group: group, to: columns, stride: part.columns)
-        part.fourier?.transform(columns, count: count, inverse: true)
-        kv_scatter_channels(columns, count, channels[head], part.columns, block, dim)
-    }
-
-    private func decodeAlongChannels(
-        _ part: QuantizedPart, dim: Int, _ table: RotaryTable?, _ wanted: TokenSelection, to output: MutableTensorView,
-        scratch: DecodeScratch
-    ) {
-        let turned = scratch.floats(.block, dim * wanted.all)
-        let rows = scratch.floats(.columns, dim * wanted.all)
-        for head in 0..<geometry.keyValueHeads {
-            for group in 0..<(dim + part.group - 1) / part.group {
-                part.decode(head: head, group: group, to: turned + group * part.group * wanted.all, stride: wanted.all)
-            }
-            kv_transpose(turned, dim, wanted.all, wanted.all, rows, dim)
-            let used = rows + wanted.dense.lowerBound * dim
-            wanted.withTargets(0, wanted.dense.count) { list in
-                table?.rotate(used, dim: dim, tokens: list, direction: 1)
-                kv_store_rows(output.kernelHead(head), list.baseAddress, list.count, used)
-            }
-        }
-    }
-
-    /// Per head, the channels that a mask names and the others.
-    func maskedChannels(
-        _ part: PartView, dim: Int, scratch: DecodeScratch
-    ) throws(CodecError) -> (masked: [[UInt16]], unmasked: [[UInt16]]) {
-        let stride = (dim + 7) / 8
-        let bits = try QuantizedPart.load(part.stream(.mask), geometry.keyValueHeads * stride, slot: .maxima, scratch)
-        var masked: [[UInt16]] = []
-        var unmasked: [[UInt16]] = []
-        for head in 0..<geometry.keyValueHeads {
-            let isMasked = { (channel: Int) in bits[head * stride + channel / 8] >> (channel % 8) & 1 == 1 }
-            let chosen = (0..<dim).filter(isMasked).map { UInt16($0) }
-            guard chosen.count == part.channels else {
-                throw .damaged("a mask names \(chosen.count) channels where \(part.channels) belong")
-            }
-            masked.append(chosen)
-            unmasked.append((0..<dim).filter { !isMasked($0) }.map { UInt16($0) })
-        }
-        return (masked, unmasked)
     }
 }
 
@@ -181,19 +110,57 @@ struct TokenSelection {
     let all: Int
     /// Wanted tokens, as indices among the part's.
     let dense: Range<Int>
-    /// For each wanted token, its index in the range asked for.
-    private let targets: [UInt32]
+    /// For each token of the part, its index in the range asked for; means nothing for tokens that are not wanted.
+    private let targets: UnsafePointer<UInt32>
 
-    init(all tokens: [UInt32], range: Range<Int>) {
-        all = tokens.count
-        let first = tokens.firstIndex { $0 >= range.lowerBound } ?? tokens.count
-        let end = tokens.firstIndex { $0 >= range.upperBound } ?? tokens.count
-        dense = first..<end
-        targets = tokens[dense].map { $0 - UInt32(range.lowerBound) }
+    /// Selects the held tokens of some classes.
+    init(_ classes: TokenClasses, _ wanted: UInt8, held: Range<Int>, range: Range<Int>, scratch: DecodeScratch) {
+        let targets = scratch.bytes(.targets, 4 * held.count).bindMemory(to: UInt32.self)
+        var all = 0
+        var (first, end) = (0, 0)
+        for token in held where wanted >> classes.bytes[token] & 1 == 1 {
+            targets[all] = UInt32(truncatingIfNeeded: token - range.lowerBound)
+            all += 1
+            if token < range.lowerBound { first = all }
+            if token < range.upperBound { end = all }
+        }
+        self.all = all
+        dense = first..<max(first, end)
+        self.targets = UnsafePointer(targets.baseAddress.unsafelyUnwrapped)
     }
 
-    /// Calls `body` with the targets of `count` wanted tokens from the `first`.
-    func withTargets(_ first: Int, _ count: Int, _ body: (UnsafeBufferPointer<UInt32>) -> Void) {
-        targets.withUnsafeBufferPointer { body(UnsafeBufferPointer(rebasing: $0[first..<first + count])) }
+    /// The targets of the wanted tokens from one on.
+    func targets(of first: Int) -> UnsafePointer<UInt32> { targets + first }
+}
+
+/// Per head, the channels that a mask names and the others: `[heads][count]` each.
+struct ChannelMasks {
+    let masked: UnsafePointer<UInt16>
+    let unmasked: UnsafePointer<UInt16>
+
+    init(_ part: PartView, heads: Int, dim: Int, scratch: DecodeScratch) throws(CodecError) {
+        let stride = (dim + 7) / 8
+        let bits = try QuantizedPart.load(part.stream(.mask), heads * stride, slot: .mask, scratch)
+        let rest = dim - part.channels
+        let channels = scratch.bytes(.channels, 2 * heads * dim).bindMemory(to: UInt16.self).baseAddress.unsafelyUnwrapped
+        let masked = channels
+        let unmasked = channels + heads * part.channels
+        for head in 0..<heads {
+            var (found, left) = (0, 0)
+            for channel in 0..<dim {
+                if bits[head * stride + channel / 8] >> (channel % 8) & 1 == 1 {
+                    if found < part.channels { masked[head * part.channels + found] = UInt16(channel) }
+                    found += 1
+                } else {
+                    if left < rest { unmasked[head * rest + left] = UInt16(channel) }
+                    left += 1
+                }
+            }
+            guard found == part.channels else {
+                throw .damaged("a mask names \(found) channels where \(part.channels) belong")
+            }
+        }
+        self.masked = UnsafePointer(masked)
+        self.unmasked = UnsafePointer(unmasked)
     }
 }

@@ -9,8 +9,10 @@ struct QuantizedPart {
     /// Rows and columns of a head's matrix: tokens and channels, or the other way round when groups run along channels.
     let rows: Int
     let columns: Int
-    /// Per head, the channels of the block that the columns go to; nil when all in order.
-    let channels: [[UInt16]]?
+    /// Whether each token has its own groups, along its channels.
+    let runsAlongChannels: Bool
+    /// The channels that the columns are, `[heads][columns]`; nil when all in order.
+    let channels: UnsafePointer<UInt16>?
     private let codes: UnsafeRawBufferPointer
     /// `[heads][groups][columns]` each.
     private let scales: UnsafeMutablePointer<Float>
@@ -21,7 +23,7 @@ struct QuantizedPart {
 
     /// Reads the part's streams. `second` chooses the second set of buffers, for the unmasked part beside a masked one.
     init(
-        _ part: PartView, heads: Int, tokens: Int, channels: [[UInt16]]?, second: Bool, scratch: DecodeScratch
+        _ part: PartView, heads: Int, tokens: Int, channels: UnsafePointer<UInt16>?, second: Bool, scratch: DecodeScratch
     ) throws(CodecError) {
         let along = part.flags.contains(.alongChannels)
         scheme = Int32(part.scheme.rawValue)
@@ -31,6 +33,7 @@ struct QuantizedPart {
         rows = along ? part.channels : tokens
         columns = along ? tokens : part.channels
         self.channels = channels
+        runsAlongChannels = along
         let groups = (rows + group - 1) / group
         let codeBytes = GroupQuantizer.byteRows(rows: rows, group: group, perByte: 8 / codeBits) * columns * heads
         codes = try Self.load(part.stream(.codes), codeBytes, slot: second ? .codesB : .codesA, scratch)
@@ -69,22 +72,20 @@ struct QuantizedPart {
         let codes = try Self.copy(part.stream(.scales), heads * perHead, slot: .scaleCodes, scratch)
         let means = scratch.bytes(.means, heads * perHead * 4).bindMemory(to: Int32.self)
         try restoreMeans(part, into: means, scratch: scratch)
-        var anchors = [UInt8](repeating: 0, count: 2 * heads)
-        let anchorBytes = try Self.load(part.stream(.anchors), 2 * heads, slot: .meanPlane, scratch)
-        anchors.withUnsafeMutableBytes { $0.copyMemory(from: anchorBytes) }
-        var table = [Float](repeating: 0, count: 256)
-        var prediction = [UInt8](repeating: 0, count: columns)
-        var units = [Float](repeating: 0, count: columns)
+        let anchors = try Self.load(part.stream(.anchors), 2 * heads, slot: .anchors, scratch)
+        let table = scratch.floats(.scaleTable, 256)
+        let units = scratch.floats(.units, columns)
+        let prediction = scratch.bytes(.prediction, columns).bindMemory(to: UInt8.self).baseAddress
         guard let codeBase = codes.bindMemory(to: UInt8.self).baseAddress, let meanBase = means.baseAddress else {
             throw .damaged("a part of no tokens")
         }
         for head in 0..<heads {
             let steps = anchors[2 * head + 1]
             guard steps <= 4 else { throw .damaged("\(steps) is no step of scale codes") }
-            kv_scale_values(Int32(Int8(bitPattern: anchors[2 * head])), Int32(steps), &table)
+            kv_scale_values(Int32(Int8(bitPattern: anchors[2 * head])), Int32(steps), table)
             let headCodes = codeBase + head * perHead
-            kv_scales_restore(headCodes, groups, columns, &prediction)
-            kv_mean_units(headCodes, groups, columns, table, Int32(part.meanShift), &units)
+            kv_scales_restore(headCodes, groups, columns, prediction)
+            kv_mean_units(headCodes, groups, columns, table, Int32(part.meanShift), units)
             kv_means_restore(meanBase + head * perHead, groups, columns)
             kv_expand_metadata(
                 headCodes, meanBase + head * perHead, groups, columns, table, units, scales + head * perHead,
@@ -102,12 +103,32 @@ struct QuantizedPart {
         }
     }
 
-    /// Writes the values of one group of a head to `out`, rows `stride` floats apart.
-    func decode(head: Int, group index: Int, to out: UnsafeMutablePointer<Float>, stride: Int) {
-        let count = min(group, rows - index * group)
-        let from = codes.baseAddress.unsafelyUnwrapped + head * headCodeBytes + index * (group * codeBits / 8) * columns
-        let metadata = (head * groups + index) * columns
+    /// Writes the values of `count` rows of a head's group to `out` `[count]`, rows `stride` floats apart.
+    /// - Parameter first: the first of the rows, counted from the group's; a multiple of 8.
+    func decode(head: Int, group: Int, first: Int, count: Int, to out: UnsafeMutablePointer<Float>, stride: Int) {
+        let metadata = (head * groups + group) * columns
         kv_dequantize_group(
-            scheme, Int32(codeBits), from, count, columns, scales + metadata, means + metadata, out, stride)
+            scheme, Int32(codeBits), codes(head, group, first), count, columns, scales + metadata, means + metadata, out, stride)
+    }
+
+    /// Writes the same values, at most `FourierPlan.laneCount` rows, as columns of lanes.
+    func decodeLanes(
+        head: Int, group: Int, first: Int, count: Int, channels: UnsafePointer<UInt16>?, to lanes: UnsafeMutablePointer<Float>
+    ) {
+        let metadata = (head * groups + group) * columns
+        kv_dequantize_lanes(
+            scheme, Int32(codeBits), codes(head, group, first), count, columns, scales + metadata, means + metadata, channels, lanes)
+    }
+
+    /// Where groups run along channels: writes the values of `count` tokens of a head from the `first` on to `out` `[count][rows]`.
+    func decodeAlong(head: Int, first: Int, count: Int, to out: UnsafeMutablePointer<Float>) {
+        let metadata = head * groups * columns + first
+        kv_dequantize_along(
+            scheme, Int32(codeBits), codes(head, 0, 0) + first, columns, count, rows, group, scales + metadata, means + metadata, out)
+    }
+
+    private func codes(_ head: Int, _ group: Int, _ first: Int) -> UnsafePointer<UInt8> {
+        let offset = head * headCodeBytes + (group * self.group + first) * codeBits / 8 * columns
+        return codes.baseAddress.unsafelyUnwrapped.assumingMemoryBound(to: UInt8.self) + offset
     }
 }

@@ -1,13 +1,5 @@
 import CKVKernels
 
-#if canImport(Glibc)
-    import Glibc
-#elseif canImport(Musl)
-    import Musl
-#else
-    import Darwin
-#endif
-
 /// Cosines and sines of a page's tokens: row `i`, pair `p` is the angle of token `firstToken + i` in pair `p`.
 struct RotaryTable {
     let parameters: RotaryParameters
@@ -22,28 +14,42 @@ struct RotaryTable {
         self.firstToken = tokens.lowerBound
         self.rowCount = tokens.count
         let frequencies = parameters.inverseFrequencies.map(Double.init)
-        let streams = Self.streams(of: parameters, count: positions.streamCount)
-        var cosines: [Float] = []
-        var sines: [Float] = []
-        cosines.reserveCapacity(tokens.count * frequencies.count)
-        sines.reserveCapacity(tokens.count * frequencies.count)
-        for token in tokens {
-            for (pair, frequency) in frequencies.enumerated() {
-                let angle = Double(positions.position(of: token, stream: streams[pair])) * frequency
-                cosines.append(Float(cos(angle)))
-                sines.append(Float(sin(angle)))
+        let pairs = frequencies.count
+        let runs = Self.runs(of: parameters, streamCount: positions.streamCount)
+        var sines = [Float](repeating: 0, count: tokens.count * pairs)
+        cosines = [Float](unsafeUninitializedCapacity: tokens.count * pairs) { cosines, count in
+            sines.withUnsafeMutableBufferPointer { sines in
+                guard let cosines = cosines.baseAddress, let sines = sines.baseAddress else { return }
+                frequencies.withUnsafeBufferPointer { frequencies in
+                    for (row, token) in tokens.enumerated() {
+                        for (stream, run) in runs {
+                            let at = row * pairs + run.lowerBound
+                            kv_rotary_angles(
+                                Double(positions.position(of: token, stream: stream)),
+                                frequencies.baseAddress.map { $0 + run.lowerBound }, run.count, cosines + at, sines + at)
+                        }
+                    }
+                }
             }
+            count = tokens.count * pairs
         }
-        self.cosines = cosines
         self.sines = sines
     }
 
-    /// Which position stream each pair follows.
-    private static func streams(of parameters: RotaryParameters, count: Int) -> [Int] {
-        guard count > 1, let sections = parameters.sections else {
-            return Array(repeating: 0, count: parameters.inverseFrequencies.count)
+    /// Cosines and sines together.
+    var floatCount: Int { 2 * cosines.count }
+
+    /// Which position stream each run of pairs follows.
+    private static func runs(of parameters: RotaryParameters, streamCount: Int) -> [(stream: Int, pairs: Range<Int>)] {
+        let pairs = parameters.inverseFrequencies.count
+        guard streamCount > 1, let sections = parameters.sections else { return [(0, 0..<pairs)] }
+        var runs: [(stream: Int, pairs: Range<Int>)] = []
+        var first = 0
+        for (section, count) in sections.enumerated() {
+            runs.append((min(section, streamCount - 1), first..<first + count))
+            first += count
         }
-        return sections.enumerated().flatMap { Array(repeating: min($0, count - 1), count: $1) }
+        return runs
     }
 
     /// Turns rows `[count, dim]` of the given tokens of the page; direction 1 applies the embedding, -1 undoes it.

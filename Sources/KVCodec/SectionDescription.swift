@@ -46,11 +46,10 @@ extension PageImage {
         let section = try section(index)
         var anomalous: [[Int]] = []
         if let part = section.parts.first(where: { $0.channelSet == .masked && $0.tensor == .key }) {
-            let decoder = LayerDecoder(
-                section: section, geometry: layer.geometry, elementType: elementType, classes: classes, positions: positions,
-                held: layer.tokens)
-            let masks = try decoder.maskedChannels(part, dim: layer.geometry.keyDim, scratch: DecodeScratch())
-            anomalous = masks.masked.map { $0.map { Int($0) } }
+            let (heads, scratch) = (layer.geometry.keyValueHeads, DecodeScratch())
+            let masks = try ChannelMasks(part, heads: heads, dim: layer.geometry.keyDim, scratch: scratch)
+            anomalous = (0..<heads).map { head in (0..<part.channels).map { Int(masks.masked[head * part.channels + $0]) } }
+            withExtendedLifetime(scratch) {}
         }
         return SectionDescription(
             geometry: layer.geometry, tokens: layer.tokens, parts: section.parts.map { SectionDescription.Part($0) },

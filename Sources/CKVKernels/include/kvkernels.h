@@ -22,6 +22,15 @@ typedef struct {
     uint32_t dim;
 } kv_head;
 
+// dispatch.c -----------------------------------------------------------------------------------------------------------------
+
+// Builds of the inner loops, which all give the same bits.
+enum { KV_PORTABLE = 0, KV_AVX2 = 1, KV_AVX512 = 2 };
+
+// Makes the whole process use a build from now on. Returns 0, and changes nothing, when this processor cannot run it. For tests and
+// measurements: without it, the widest build that the processor runs is in use.
+int kv_use_instructions(int build);
+
 // convert.c ------------------------------------------------------------------------------------------------------------------
 
 // Gathers `count` tokens of a head into float rows [count][dim].
@@ -54,6 +63,9 @@ void kv_copy_rows(kv_head head, const uint32_t *tokens, size_t count, const void
 
 // rotary.c -------------------------------------------------------------------------------------------------------------------
 
+// The floats nearest to cosine and sine of position * frequencies[i], for `pairs` frequencies.
+void kv_rotary_angles(double position, const double *frequencies, size_t pairs, float *cosines, float *sines);
+
 // Turns the pairs of `count` rows by the angles whose cosines and sines are rows tokens[i] of the tables [..][pairs];
 // direction 1 applies the embedding, -1 undoes it. `interleaved` pairs channels (2i, 2i+1), else (i, i+pairs).
 void kv_rotate(float *rows, size_t count, size_t dim, const uint32_t *tokens, const float *cosines, const float *sines,
@@ -77,8 +89,6 @@ void kv_fourier_inverse(size_t n, const float *tables, float *input, float *outp
 
 // out[row][i] = rows[row][channels[i]].
 void kv_gather_channels(const float *rows, size_t count, size_t dim, const uint16_t *channels, size_t channel_count, float *out);
-// rows[row][channels[i]] = in[row][i].
-void kv_scatter_channels(const float *in, size_t count, const uint16_t *channels, size_t channel_count, float *rows, size_t dim);
 // out[column][row] = in[row][column]; rows of `out` lie `out_stride` floats apart.
 void kv_transpose(const float *in, size_t rows, size_t columns, size_t in_stride, float *out, size_t out_stride);
 // The range (maximum minus minimum) and the variance of every column.
@@ -146,8 +156,18 @@ void kv_quantize(const kv_quantizer *quantizer, const float *values, size_t rows
 // first. Returns past the last byte written.
 uint8_t *kv_pack_group(const uint8_t *codes, size_t rows, size_t columns, int bits, uint8_t *packed);
 
-// One group's values: means[c] + level(code) * scales[c], level being code, 2 code - 1 or code - 1 by scheme.
+// The values of `rows` rows of a group: means[c] + level(code) * scales[c], level being code, 2 code - 1 or code - 1 by scheme.
 void kv_dequantize_group(int scheme, int bits, const uint8_t *packed, size_t rows, size_t columns, const float *scales,
                          const float *means, float *out, size_t out_stride);
+
+// The same for `count` rows, at most KV_LANES, as columns: column c goes to lanes[channels[c]][KV_LANES], or to lanes[c] when
+// `channels` is NULL. Lanes past `count` get some finite value.
+void kv_dequantize_lanes(int scheme, int bits, const uint8_t *packed, size_t count, size_t columns, const float *scales,
+                         const float *means, const uint16_t *channels, float *lanes);
+
+// The values of `count` tokens whose groups run along the `dim` channels: rows [count][dim]. `packed`, `scales` and `means` point at
+// the first token's column in their rows, which are `columns` long.
+void kv_dequantize_along(int scheme, int bits, const uint8_t *packed, size_t columns, size_t count, size_t dim, size_t group,
+                         const float *scales, const float *means, float *rows);
 
 #endif

@@ -1,0 +1,106 @@
+// Between a caller's strided tensors and the codec's float rows.
+
+#include "../tensor.h"
+
+static inline float float_of_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline uint32_t bits_of_float(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline float from_bfloat16(uint16_t bits) { return float_of_bits((uint32_t)bits << 16); }
+
+static inline float from_float16(uint16_t bits) {
+    // The exponent of a half sits in the low bits of a float's, 112 too low; multiplying repairs normals and subnormals alike.
+    float scaled = float_of_bits((uint32_t)(bits & 0x7FFF) << 13) * 0x1p112f;
+    uint32_t special = (bits & 0x7C00) == 0x7C00 ? 0x7F800000u : 0;
+    return float_of_bits(bits_of_float(scaled) | special | (uint32_t)(bits & 0x8000) << 16);
+}
+
+static inline uint16_t to_bfloat16(float value) {
+    uint32_t bits = bits_of_float(value);
+    uint32_t rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+    uint32_t quiet = bits >> 16 | 0x40;
+    return (uint16_t)((bits & 0x7FFFFFFF) > 0x7F800000 ? quiet : rounded);
+}
+
+static inline uint16_t to_float16(float value) {
+    uint32_t bits = bits_of_float(value);
+    uint32_t magnitude = bits & 0x7FFFFFFF;
+    uint32_t normal = (magnitude - 0x38000000 + 0xFFF + (magnitude >> 13 & 1)) >> 13;
+    // Added to 1/2, a magnitude below 2^-14 lands in the last bits of the sum, rounded to a half's smallest step.
+    uint32_t subnormal = bits_of_float(float_of_bits(magnitude) + 0.5f) - 0x3F000000;
+    uint32_t special = magnitude > 0x7F800000 ? 0x7E00 | (magnitude >> 13 & 0x1FF) : 0x7C00;
+    uint32_t half = magnitude >= 0x47800000 ? special : magnitude < 0x38800000 ? subnormal : normal;
+    return (uint16_t)(half | (bits >> 16 & 0x8000));
+}
+
+static void load_row16(const kv_u16 *restrict from, size_t dim, int32_t type, float *restrict row) {
+    if (type == KV_BFLOAT16) {
+        for (size_t c = 0; c < dim; c++) row[c] = from_bfloat16(from[c]);
+    } else {
+        for (size_t c = 0; c < dim; c++) row[c] = from_float16(from[c]);
+    }
+}
+
+static void load_rows(kv_head head, const uint32_t *tokens, size_t count, float *rows) {
+    size_t dim = head.dim;
+    ptrdiff_t stride = head.channel_stride;
+    for (size_t i = 0; i < count; i++) {
+        const char *from = token_base(head, tokens[i]);
+        float *row = rows + i * dim;
+        if (head.element_type == KV_FLOAT32) {
+            if (stride == 1) memcpy(row, from, 4 * dim);
+            else for (size_t c = 0; c < dim; c++) memcpy(row + c, from + 4 * (ptrdiff_t)c * stride, 4);
+        } else if (stride == 1) {
+            load_row16((const kv_u16 *)from, dim, head.element_type, row);
+        } else if (head.element_type == KV_BFLOAT16) {
+            for (size_t c = 0; c < dim; c++) row[c] = from_bfloat16(((const kv_u16 *)from)[(ptrdiff_t)c * stride]);
+        } else {
+            for (size_t c = 0; c < dim; c++) row[c] = from_float16(((const kv_u16 *)from)[(ptrdiff_t)c * stride]);
+        }
+    }
+}
+
+static void load_contiguous(int32_t element_type, const void *values, size_t count, float *out) {
+    if (element_type == KV_FLOAT32) memcpy(out, values, 4 * count);
+    else load_row16(values, count, element_type, out);
+}
+
+static void store_row16(const float *restrict row, size_t dim, int32_t type, kv_u16 *restrict halves) {
+    size_t c = 0;
+    if (type == KV_BFLOAT16) {
+        for (; c < dim; c++) halves[c] = to_bfloat16(row[c]);
+        return;
+    }
+#ifdef KV_HAS_F16C
+    // Rounds and quiets NaNs just as to_float16 does.
+    for (; c + 8 <= dim; c += 8) {
+        __m128i eight = _mm256_cvtps_ph(_mm256_loadu_ps(row + c), _MM_FROUND_TO_NEAREST_INT);
+        _mm_storeu_si128((__m128i *)(halves + c), eight);
+    }
+#endif
+    for (; c < dim; c++) halves[c] = to_float16(row[c]);
+}
+
+static void store_rows(kv_head head, const uint32_t *tokens, size_t count, const float *rows) {
+    uint16_t halves[1024];
+    for (size_t i = 0; i < count; i++) {
+        const float *row = rows + i * head.dim;
+        char *to = (char *)token_base(head, tokens[i]);
+        if (head.element_type == KV_FLOAT32) {
+            place_row(to, head.channel_stride, row, head.dim, 4);
+        } else if (head.channel_stride == 1) {
+            store_row16(row, head.dim, head.element_type, (kv_u16 *)to);
+        } else {
+            store_row16(row, head.dim, head.element_type, halves);
+            place_row(to, head.channel_stride, halves, head.dim, 2);
+        }
+    }
+}

@@ -1,0 +1,30 @@
+// Includes every loop and gathers them under the name KV_BUILD. The including file has set the target.
+
+#pragma STDC FP_CONTRACT OFF
+
+#include "codes.h"
+#include "convert.h"
+#include "exact.h"
+#include "fourier.h"
+#include "rotary.h"
+#include "scales.h"
+#include "transpose.h"
+
+const kv_loops KV_BUILD = {
+    .load_rows = load_rows,
+    .store_rows = store_rows,
+    .load_contiguous = load_contiguous,
+    .exact_merge = exact_merge,
+    .angles = angles,
+    .rotate = rotate,
+    .fourier_forward = fourier_forward,
+    .fourier_inverse = fourier_inverse,
+    .transpose = transpose,
+    .scales_restore = scales_restore,
+    .means_restore = means_restore,
+    .add_plane = add_plane,
+    .expand_metadata = expand_metadata,
+    .dequantize_group = dequantize_group,
+    .dequantize_lanes = dequantize_lanes,
+    .dequantize_along = dequantize_along,
+};
