@@ -9,7 +9,7 @@
 #include <string.h>
 
 #pragma clang attribute push(__attribute__((target("avx2,f16c,bmi,bmi2,lzcnt,popcnt"))), apply_to = function)
-#define KV_HAS_F16C 1
+#define KV_HAS_AVX 1
 #define KV_BUILD kv_loops_avx2
 #include "loops/table.h"
 #pragma clang attribute pop

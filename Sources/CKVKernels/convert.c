@@ -1,18 +1,10 @@
-// A caller's strided tensors: bits copied and looked at. loops/convert.h has the conversions.
+// A caller's strided tensors: their bits looked at. loops/convert.h has the conversions.
 
 #include "kvkernels.h"
 
 #include "tensor.h"
 
 #pragma STDC FP_CONTRACT OFF
-
-void kv_copy_rows(kv_head head, const uint32_t *tokens, size_t count, const void *values) {
-    size_t size = element_bytes(head.element_type);
-    for (size_t i = 0; i < count; i++) {
-        char *to = (char *)token_base(head, tokens[i]);
-        place_row(to, head.channel_stride, (const char *)values + i * head.dim * size, head.dim, size);
-    }
-}
 
 void kv_flag_unsafe(kv_head head, size_t tokens, uint8_t *flags) {
     // The bits of 2^60 as a float; a half is unsafe only when it is not finite.

@@ -8,6 +8,9 @@ static _Atomic(const kv_loops *) active;
 
 static const kv_loops *build(int number) {
 #if defined(__x86_64__)
+    if (number == KV_AVX512_BF16 && __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512bf16")) {
+        return &kv_loops_avx512bf16;
+    }
     if (number == KV_AVX512 && __builtin_cpu_supports("x86-64-v4")) return &kv_loops_avx512;
     if (number == KV_AVX2 && __builtin_cpu_supports("x86-64-v3")) return &kv_loops_avx2;
 #endif
@@ -17,7 +20,7 @@ static const kv_loops *build(int number) {
 // Threads that meet here at first all store the same pointer.
 const kv_loops *kv_loops_active(void) {
     const kv_loops *loops = atomic_load_explicit(&active, memory_order_relaxed);
-    for (int number = KV_AVX512; !loops; number--) {
+    for (int number = KV_AVX512_BF16; !loops; number--) {
         loops = build(number);
         if (loops) atomic_store_explicit(&active, loops, memory_order_relaxed);
     }
@@ -36,6 +39,16 @@ void kv_load_rows(kv_head head, const uint32_t *tokens, size_t count, float *row
 
 void kv_store_rows(kv_head head, const uint32_t *tokens, size_t count, const float *rows) {
     kv_loops_active()->store_rows(head, tokens, count, rows);
+}
+
+void kv_copy_rows(kv_head head, const uint32_t *tokens, size_t count, const void *values) {
+    kv_loops_active()->copy_rows(head, tokens, count, values);
+}
+
+void kv_finish_stores(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_sfence();
+#endif
 }
 
 void kv_load_contiguous(int32_t element_type, const void *values, size_t count, float *out) {
@@ -64,6 +77,10 @@ void kv_transpose(const float *in, size_t rows, size_t columns, size_t in_stride
     kv_loops_active()->transpose(in, rows, columns, in_stride, out, out_stride);
 }
 
+void kv_mean_units(const uint8_t *codes, size_t groups, size_t columns, const float *values, int shift, float *units) {
+    kv_loops_active()->mean_units(codes, groups, columns, values, shift, units);
+}
+
 void kv_scales_restore(uint8_t *codes, size_t groups, size_t columns, uint8_t *prediction) {
     kv_loops_active()->scales_restore(codes, groups, columns, prediction);
 }
@@ -86,6 +103,11 @@ void kv_dequantize_group(int scheme, int bits, const uint8_t *packed, size_t row
     kv_loops_active()->dequantize_group(scheme, bits, packed, rows, columns, scales, means, out, out_stride);
 }
 
+void kv_dequantize_group16(int32_t element_type, int scheme, int bits, const uint8_t *packed, size_t rows, size_t columns,
+                           const float *scales, const float *means, uint16_t *out) {
+    kv_loops_active()->dequantize_group16(element_type, scheme, bits, packed, rows, columns, scales, means, out);
+}
+
 void kv_dequantize_lanes(int scheme, int bits, const uint8_t *packed, size_t count, size_t columns, const float *scales,
                          const float *means, const uint16_t *channels, float *lanes) {
     kv_loops_active()->dequantize_lanes(scheme, bits, packed, count, columns, scales, means, channels, lanes);
@@ -94,4 +116,9 @@ void kv_dequantize_lanes(int scheme, int bits, const uint8_t *packed, size_t cou
 void kv_dequantize_along(int scheme, int bits, const uint8_t *packed, size_t columns, size_t count, size_t dim, size_t group,
                          const float *scales, const float *means, float *rows) {
     kv_loops_active()->dequantize_along(scheme, bits, packed, columns, count, dim, group, scales, means, rows);
+}
+
+void kv_dequantize_along16(int32_t element_type, int scheme, int bits, const uint8_t *packed, size_t columns, size_t count,
+                           size_t dim, size_t group, const float *scales, const float *means, uint16_t *rows) {
+    kv_loops_active()->dequantize_along16(element_type, scheme, bits, packed, columns, count, dim, group, scales, means, rows);
 }

@@ -15,6 +15,7 @@
 typedef struct {
     void (*load_rows)(kv_head head, const uint32_t *tokens, size_t count, float *rows);
     void (*store_rows)(kv_head head, const uint32_t *tokens, size_t count, const float *rows);
+    void (*copy_rows)(kv_head head, const uint32_t *tokens, size_t count, const void *values);
     void (*load_contiguous)(int32_t element_type, const void *values, size_t count, float *out);
     void (*exact_merge)(int32_t element_type, size_t dim, size_t stride, size_t first, size_t count,
                         const uint8_t *const *planes, const uint8_t *maxima, void *values);
@@ -24,6 +25,7 @@ typedef struct {
     void (*fourier_forward)(size_t n, const float *tables, float *input, float *output);
     void (*fourier_inverse)(size_t n, const float *tables, float *input, float *output);
     void (*transpose)(const float *in, size_t rows, size_t columns, size_t in_stride, float *out, size_t out_stride);
+    void (*mean_units)(const uint8_t *codes, size_t groups, size_t columns, const float *values, int shift, float *units);
     void (*scales_restore)(uint8_t *codes, size_t groups, size_t columns, uint8_t *prediction);
     void (*means_restore)(int32_t *means, size_t groups, size_t columns);
     void (*add_plane)(const uint8_t *plane, size_t count, int shift, int32_t *means);
@@ -31,10 +33,14 @@ typedef struct {
                             const float *units, float *scales_out, float *means_out);
     void (*dequantize_group)(int scheme, int bits, const uint8_t *packed, size_t rows, size_t columns, const float *scales,
                              const float *means, float *out, size_t out_stride);
+    void (*dequantize_group16)(int32_t element_type, int scheme, int bits, const uint8_t *packed, size_t rows, size_t columns,
+                               const float *scales, const float *means, uint16_t *out);
     void (*dequantize_lanes)(int scheme, int bits, const uint8_t *packed, size_t count, size_t columns, const float *scales,
                              const float *means, const uint16_t *channels, float *lanes);
     void (*dequantize_along)(int scheme, int bits, const uint8_t *packed, size_t columns, size_t count, size_t dim, size_t group,
                              const float *scales, const float *means, float *rows);
+    void (*dequantize_along16)(int32_t element_type, int scheme, int bits, const uint8_t *packed, size_t columns, size_t count,
+                               size_t dim, size_t group, const float *scales, const float *means, uint16_t *rows);
 } kv_loops;
 
 // The build in use: the widest that the processor runs, unless kv_use_instructions chose another.
@@ -44,6 +50,7 @@ extern const kv_loops kv_loops_portable;
 #if defined(__x86_64__)
 extern const kv_loops kv_loops_avx2;
 extern const kv_loops kv_loops_avx512;
+extern const kv_loops kv_loops_avx512bf16;
 #endif
 
 #endif

@@ -13,14 +13,16 @@ static const uint32_t sixteenths[16] = {
 };
 
 void kv_scale_values(int anchor, int steps, float *values) {
-    values[0] = 0;
-    for (int code = 1; code < 256; code++) {
-        int sixteenth = (code - 128) * (1 << (4 - steps));
-        int exponent = anchor + (sixteenth >= 0 ? sixteenth / 16 : -((15 - sixteenth) / 16));
+    // The same few mantissas for every octave of codes.
+    int per_octave = 1 << steps, lowest = anchor - 128 / per_octave;
+    for (int code = 0; code < 256; code++) {
+        int exponent = lowest + (code >> steps);
         exponent = exponent < -126 ? -126 : exponent > 127 ? 127 : exponent;
-        uint32_t bits = (sixteenths[sixteenth & 15] & 0x007FFFFF) | (uint32_t)(exponent + 127) << 23;
+        uint32_t mantissa = sixteenths[(code & (per_octave - 1)) << (4 - steps)] & 0x007FFFFF;
+        uint32_t bits = mantissa | (uint32_t)(exponent + 127) << 23;
         memcpy(values + code, &bits, 4);
     }
+    values[0] = 0;
 }
 
 uint8_t kv_scale_code(const float *values, int anchor, int steps, float scale) {
@@ -43,19 +45,6 @@ void kv_scales_predict(uint8_t *codes, size_t groups, size_t columns, uint8_t *p
             row[c] = (uint8_t)(code - expected);
             prediction[c] = group == 0 ? code : (uint8_t)((expected + code + 1) >> 1);
         }
-    }
-}
-
-void kv_mean_units(const uint8_t *codes, size_t groups, size_t columns, const float *values, int shift, float *units) {
-    float factor = 1.0f / (float)(1 << shift);
-    for (size_t c = 0; c < columns; c++) {
-        uint32_t sum = 0, count = 0;
-        for (size_t group = 0; group < groups; group++) {
-            uint8_t code = codes[group * columns + c];
-            sum += code;
-            count += code > 0;
-        }
-        units[c] = count > 0 ? values[sum / count] * factor : 0;
     }
 }
 

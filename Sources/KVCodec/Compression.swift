@@ -1,4 +1,5 @@
 import CZstd
+import Synchronization
 
 /// A zstd compressor tuned for codes and metadata: what they have is a skewed distribution of bytes, hardly ever repeats, so
 /// short matches only get in the way of the entropy coder (3 % smaller than level 3 on real caches, and faster).
@@ -36,8 +37,9 @@ final class Compressor {
     }
 }
 
-/// A zstd decompressor that believes nothing it reads.
-package final class Decompressor {
+/// A zstd decompressor that believes nothing it reads. Making one takes longer than the small streams it is mostly for: keep it.
+package final class Decompressor: @unchecked Sendable {
+    // Sendable, but not for two threads at once.
     private let context: OpaquePointer
 
     package init() throws(CodecError) {
@@ -63,5 +65,25 @@ package final class Decompressor {
                 throw .damaged("a compressed stream does not give the \(output.count) bytes that belong there")
             }
         }
+    }
+}
+
+/// Decompressors for those who have none of their own, kept for the next.
+enum DecompressorPool {
+    /// More than decode at once are made as they are needed, and dropped.
+    private static let kept = 16
+    private static let idle = Mutex<[Decompressor]>([])
+
+    static func decompress(
+        _ bytes: UnsafeRawBufferPointer, encoding: StreamEncoding, into output: UnsafeMutableRawBufferPointer
+    ) throws(CodecError) {
+        let decompressor = try take()
+        defer { idle.withLock { if $0.count < kept { $0.append(decompressor) } } }
+        try decompressor.decompress(bytes, encoding: encoding, into: output)
+    }
+
+    private static func take() throws(CodecError) -> Decompressor {
+        if let decompressor = idle.withLock({ $0.popLast() }) { return decompressor }
+        return try Decompressor()
     }
 }

@@ -92,14 +92,9 @@ struct LayerDecoder {
         if part.flags.contains(.unrotated), let rotary = geometry.rotary {
             table = scratch.rotaryTable(rotary, positions: positions, tokens: tokens)
         }
-        let tiles = TileDecoder(first: first, second: second, dim: dim, scratch: scratch)
+        let tiles = TileDecoder(first: first, second: second, dim: dim, rotary: table, scratch: scratch)
         for head in 0..<heads {
-            let target = output.kernelHead(head)
-            tiles.forEachTile(of: wanted, head: head) { rows, used in
-                let tokens = UnsafeBufferPointer(start: wanted.targets(of: used.lowerBound), count: used.count)
-                table?.rotate(rows, dim: dim, tokens: tokens, direction: 1)
-                kv_store_rows(target, tokens.baseAddress, used.count, rows)
-            }
+            tiles.decode(wanted, head: head, to: output.kernelHead(head), type: output.elementType)
         }
     }
 }

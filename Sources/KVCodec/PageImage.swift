@@ -1,3 +1,5 @@
+import CKVKernels
+
 /// A page image in memory that the caller owns, checked and ready to decode. It copies none of the image's tensors.
 ///
 /// The memory must stay as it is while the image is in use. Parsing touches and verifies only header and prologue, so that of
@@ -117,6 +119,7 @@ public struct PageImage: @unchecked Sendable {
             }
         }
         if verifying { try verify(layer: index) }
+        defer { kv_finish_stores() }
         if let key { try decoder.decode(.key, tokens: tokens, to: key, scratch: scratch) }
         if let value { try decoder.decode(.value, tokens: tokens, to: value, scratch: scratch) }
     }

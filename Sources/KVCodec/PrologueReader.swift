@@ -96,11 +96,10 @@ struct PrologueReader {
     private func expand(_ stored: UnsafeRawBufferPointer, _ encoding: UInt8, byteCount: Int) throws(CodecError) -> [UInt8] {
         guard let encoding = StreamEncoding(rawValue: encoding) else { throw .damaged("encoding \(encoding) is unknown") }
         var raw = [UInt8](repeating: 0, count: byteCount)
-        let decompressor = try Decompressor()
         var failure: CodecError?
         raw.withUnsafeMutableBytes { raw in
             do throws(CodecError) {
-                try decompressor.decompress(stored, encoding: encoding, into: raw)
+                try DecompressorPool.decompress(stored, encoding: encoding, into: raw)
             } catch {
                 failure = error
             }

@@ -80,9 +80,12 @@ struct QuantizedPart {
             throw .damaged("a part of no tokens")
         }
         for head in 0..<heads {
-            let steps = anchors[2 * head + 1]
+            let (anchor, steps) = (anchors[2 * head], anchors[2 * head + 1])
             guard steps <= 4 else { throw .damaged("\(steps) is no step of scale codes") }
-            kv_scale_values(Int32(Int8(bitPattern: anchors[2 * head])), Int32(steps), table)
+            // Heads are mostly alike.
+            if head == 0 || anchor != anchors[2 * head - 2] || steps != anchors[2 * head - 1] {
+                kv_scale_values(Int32(Int8(bitPattern: anchor)), Int32(steps), table)
+            }
             let headCodes = codeBase + head * perHead
             kv_scales_restore(headCodes, groups, columns, prediction)
             kv_mean_units(headCodes, groups, columns, table, Int32(part.meanShift), units)
@@ -117,14 +120,37 @@ struct QuantizedPart {
     ) {
         let metadata = (head * groups + group) * columns
         kv_dequantize_lanes(
-            scheme, Int32(codeBits), codes(head, group, first), count, columns, scales + metadata, means + metadata, channels, lanes)
+            scheme, Int32(codeBits), codes(head, group, first), count, columns, scales + metadata, means + metadata, channels,
+            lanes)
+    }
+
+    /// Whether `decode16` and `decodeAlong16` apply: a group has so few values that they are rounded once and then chosen from.
+    var hasFewLevels: Bool { codeBits <= 2 }
+
+    /// Writes values as `decode` does, rounded to a 16-bit type, to rows `[count][columns]`.
+    func decode16(
+        as type: ElementType, head: Int, group: Int, first: Int, count: Int, to out: UnsafeMutablePointer<UInt16>
+    ) {
+        let metadata = (head * groups + group) * columns
+        kv_dequantize_group16(
+            Int32(type.rawValue), scheme, Int32(codeBits), codes(head, group, first), count, columns, scales + metadata,
+            means + metadata, out)
+    }
+
+    /// Writes values as `decodeAlong` does, rounded to a 16-bit type.
+    func decodeAlong16(as type: ElementType, head: Int, first: Int, count: Int, to out: UnsafeMutablePointer<UInt16>) {
+        let metadata = head * groups * columns + first
+        kv_dequantize_along16(
+            Int32(type.rawValue), scheme, Int32(codeBits), codes(head, 0, 0) + first, columns, count, rows, group,
+            scales + metadata, means + metadata, out)
     }
 
     /// Where groups run along channels: writes the values of `count` tokens of a head from the `first` on to `out` `[count][rows]`.
     func decodeAlong(head: Int, first: Int, count: Int, to out: UnsafeMutablePointer<Float>) {
         let metadata = head * groups * columns + first
         kv_dequantize_along(
-            scheme, Int32(codeBits), codes(head, 0, 0) + first, columns, count, rows, group, scales + metadata, means + metadata, out)
+            scheme, Int32(codeBits), codes(head, 0, 0) + first, columns, count, rows, group, scales + metadata, means + metadata,
+            out)
     }
 
     private func codes(_ head: Int, _ group: Int, _ first: Int) -> UnsafePointer<UInt8> {

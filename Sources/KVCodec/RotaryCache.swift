@@ -1,7 +1,8 @@
 /// Tables of angles that were used before.
 ///
-/// A restore goes through all pages of a prefix once per layer, and every time needs the tables it needed for the layer before. Were the
-/// oldest table dropped when the cache is full, a prefix a little too long would never find one; so the newest is.
+/// A restore goes through all pages of a prefix once per layer, and every time needs the tables it needed for the layer
+/// before. Were the oldest table dropped when the cache is full, a prefix a little too long would never find one; so the
+/// newest is.
 struct RotaryCache {
     /// 4 MB of cosines and sines: 8192 tokens of 64 pairs.
     static let floatsMax = 1 << 20

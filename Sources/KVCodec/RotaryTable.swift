@@ -77,3 +77,14 @@ struct PagePositions: Hashable {
         return Int(streams[stream][token])
     }
 }
+
+/// Cosines and sines of one token.
+package enum RotaryAngles {
+    /// The floats nearest to cosine and sine of `position * frequencies[i]`.
+    package static func at(position: Double, frequencies: [Double]) -> (cosines: [Float], sines: [Float]) {
+        var cosines = [Float](repeating: 0, count: frequencies.count)
+        var sines = cosines
+        kv_rotary_angles(position, frequencies, frequencies.count, &cosines, &sines)
+        return (cosines, sines)
+    }
+}

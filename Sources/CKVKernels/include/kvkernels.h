@@ -25,7 +25,7 @@ typedef struct {
 // dispatch.c -----------------------------------------------------------------------------------------------------------------
 
 // Builds of the inner loops, which all give the same bits.
-enum { KV_PORTABLE = 0, KV_AVX2 = 1, KV_AVX512 = 2 };
+enum { KV_PORTABLE = 0, KV_AVX2 = 1, KV_AVX512 = 2, KV_AVX512_BF16 = 3 };
 
 // Makes the whole process use a build from now on. Returns 0, and changes nothing, when this processor cannot run it. For tests and
 // measurements: without it, the widest build that the processor runs is in use.
@@ -36,8 +36,12 @@ int kv_use_instructions(int build);
 // Gathers `count` tokens of a head into float rows [count][dim].
 void kv_load_rows(kv_head head, const uint32_t *tokens, size_t count, float *rows);
 
-// Scatters float rows [count][dim] to `count` tokens of a head, rounding to nearest even. `head.base` is written to.
+// Scatters float rows [count][dim] to `count` tokens of a head, rounding to nearest even. `head.base` is written to; rows of whole
+// cache lines are written past the caches.
 void kv_store_rows(kv_head head, const uint32_t *tokens, size_t count, const float *rows);
+
+// After kv_store_rows and kv_copy_rows, and before another thread is told: makes what they wrote visible to it.
+void kv_finish_stores(void);
 
 // Sets flags[token] to 1 for every token with a value that is not finite or whose magnitude is above 2^60.
 void kv_flag_unsafe(kv_head head, size_t tokens, uint8_t *flags);
@@ -165,9 +169,15 @@ void kv_dequantize_group(int scheme, int bits, const uint8_t *packed, size_t row
 void kv_dequantize_lanes(int scheme, int bits, const uint8_t *packed, size_t count, size_t columns, const float *scales,
                          const float *means, const uint16_t *channels, float *lanes);
 
-// The values of `count` tokens whose groups run along the `dim` channels: rows [count][dim]. `packed`, `scales` and `means` point at
-// the first token's column in their rows, which are `columns` long.
+// The values of `count` tokens whose groups run along the `dim` channels: rows [count][dim]. `packed`, `scales` and `means`
+// point at the first token's column in their rows, which are `columns` long.
 void kv_dequantize_along(int scheme, int bits, const uint8_t *packed, size_t columns, size_t count, size_t dim, size_t group,
                          const float *scales, const float *means, float *rows);
+
+// Codes of at most 2 bits straight to a 16-bit element type: the same values as by way of floats. Rows [rows][columns].
+void kv_dequantize_group16(int32_t element_type, int scheme, int bits, const uint8_t *packed, size_t rows, size_t columns,
+                           const float *scales, const float *means, uint16_t *out);
+void kv_dequantize_along16(int32_t element_type, int scheme, int bits, const uint8_t *packed, size_t columns, size_t count,
+                           size_t dim, size_t group, const float *scales, const float *means, uint16_t *rows);
 
 #endif

@@ -43,8 +43,8 @@ __attribute__((always_inline)) static inline void dequantize_bits(
     }
 }
 
-// Calls a function with scheme and bits as constants. Sign codes have 1 bit and ternary ones 2 wherever the encoder wrote them, but an
-// image may say otherwise.
+// Calls a function with scheme and bits as constants. Sign codes have 1 bit and ternary ones 2 wherever the encoder wrote them,
+// but an image may say otherwise.
 #define WITH_CONSTANTS(function, ...)                                                   \
     do {                                                                                \
         if (scheme == KV_UNIFORM && bits == 1) function(KV_UNIFORM, 1, __VA_ARGS__);     \
@@ -65,20 +65,45 @@ static void dequantize_group(int scheme, int bits, const uint8_t *packed, size_t
 
 typedef uint32_t kv_code_word __attribute__((aligned(1), may_alias));
 
-// `count` values from the string of bits in `words`.
-__attribute__((always_inline)) static inline void expand_words(int scheme, int bits, const kv_code_word *words, size_t count,
-                                                               float scale, float mean, float *restrict out) {
-    size_t per_word = 32 / (size_t)bits, i = 0;
-    uint32_t mask = (1u << bits) - 1;
-    for (; i + per_word <= count; i += per_word) {
-        uint32_t word = words[i / per_word];
-        for (size_t w = 0; w < per_word; w++) {
-            out[i + w] = mean + level_of(word >> (w * (size_t)bits) & mask, scheme) * scale;
+// Joins four bytes each of `width` columns, at most BLOCK, to words. Of the rows of bytes only `byte_rows` are there.
+__attribute__((always_inline)) static inline void join_bytes(const uint8_t *packed, size_t stride, size_t byte_rows, size_t width,
+                                                             uint32_t *restrict words) {
+    if (byte_rows >= 4) {
+        const uint8_t *a = packed, *b = a + stride, *c = b + stride, *d = c + stride;
+        for (size_t i = 0; i < width; i++) {
+            words[i] = (uint32_t)a[i] | (uint32_t)b[i] << 8 | (uint32_t)c[i] << 16 | (uint32_t)d[i] << 24;
         }
+        return;
     }
-    for (; i < count; i++) {
-        uint32_t code = words[i / per_word] >> (i % per_word * (size_t)bits) & mask;
-        out[i] = mean + level_of(code, scheme) * scale;
+    for (size_t i = 0; i < width; i++) {
+        words[i] = 0;
+        for (size_t b = 0; b < byte_rows; b++) words[i] |= (uint32_t)packed[b * stride + i] << (8 * b);
+    }
+}
+
+// The values of a whole word of codes.
+__attribute__((always_inline)) static inline void expand_word(int scheme, int bits, uint32_t word, float scale, float mean,
+                                                              float *restrict out) {
+    if (bits == 1) {
+        float low = mean + level_of(0, scheme) * scale, high = mean + level_of(1, scheme) * scale;
+        for (int w = 0; w < 32; w++) out[w] = word >> w & 1 ? high : low;
+        return;
+    }
+#ifdef KV_HAS_AVX
+    if (bits == 2) {
+        // The four values there are, in both halves of a vector; the low two bits of each lane choose one.
+        float values[4];
+        for (uint32_t code = 0; code < 4; code++) values[code] = mean + level_of(code, scheme) * scale;
+        __m256 choice = _mm256_broadcast_ps((const __m128 *)values);
+        __m256i all = _mm256_set1_epi32((int)word), shifts = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
+        _mm256_storeu_ps(out, _mm256_permutevar_ps(choice, _mm256_srlv_epi32(all, shifts)));
+        all = _mm256_srli_epi32(all, 16);
+        _mm256_storeu_ps(out + 8, _mm256_permutevar_ps(choice, _mm256_srlv_epi32(all, shifts)));
+        return;
+    }
+#endif
+    for (int w = 0; w < 32 / bits; w++) {
+        out[w] = mean + level_of(word >> (w * bits) & ((1u << bits) - 1), scheme) * scale;
     }
 }
 
@@ -87,11 +112,22 @@ __attribute__((always_inline)) static inline void lanes_bits(
     int scheme, int bits, const uint8_t *packed, size_t count, size_t columns, const float *scales, const float *means,
     const uint16_t *channels, float *lanes) {
     size_t per_byte = 8 / (size_t)bits, byte_rows = (count + per_byte - 1) / per_byte;
-    for (size_t c = 0; c < columns; c++) {
-        uint32_t words[8] = {0};
-        for (size_t b = 0; b < byte_rows; b++) words[b / 4] |= (uint32_t)packed[b * columns + c] << (8 * (b % 4));
-        float *out = lanes + (channels ? channels[c] : c) * KV_LANES;
-        expand_words(scheme, bits, words, KV_LANES, scales[c], means[c], out);
+    for (size_t first = 0; first < columns; first += BLOCK) {
+        size_t width = columns - first < BLOCK ? columns - first : BLOCK;
+        uint32_t words[8][BLOCK];
+        for (size_t k = 0; k < (size_t)bits; k++) {
+            size_t left = byte_rows > 4 * k ? byte_rows - 4 * k : 0;
+            const uint8_t *from = packed + (left > 0 ? 4 * k * columns : 0) + first;
+            if (width == BLOCK) join_bytes(from, columns, left, BLOCK, words[k]);
+            else join_bytes(from, columns, left, width, words[k]);
+        }
+        for (size_t i = 0; i < width; i++) {
+            size_t c = first + i;
+            float *out = lanes + (channels ? channels[c] : c) * KV_LANES;
+            for (size_t k = 0; k < (size_t)bits; k++) {
+                expand_word(scheme, bits, words[k][i], scales[c], means[c], out + k * (32 / (size_t)bits));
+            }
+        }
     }
 }
 
@@ -100,25 +136,50 @@ static void dequantize_lanes(int scheme, int bits, const uint8_t *packed, size_t
     WITH_CONSTANTS(lanes_bits, packed, count, columns, scales, means, channels, lanes);
 }
 
-// The codes of a token are a string of bits from its first channel to its last, as every group but the last fills whole bytes.
+// MARK: groups along channels
+
+// `count` values of one group from its string of codes.
+__attribute__((always_inline)) static inline void expand_string(int scheme, int bits, const uint8_t *string, size_t count,
+                                                                float scale, float mean, float *restrict out) {
+    size_t per_word = 32 / (size_t)bits, i = 0;
+    for (; i + per_word <= count; i += per_word) {
+        expand_word(scheme, bits, *(const kv_code_word *)(string + i / per_word * 4), scale, mean, out + i);
+    }
+    for (; i < count; i++) {
+        uint32_t code = (uint32_t)string[i * (size_t)bits / 8] >> (i * (size_t)bits % 8) & ((1u << bits) - 1);
+        out[i] = mean + level_of(code, scheme) * scale;
+    }
+}
+
+enum { TOKENS = 16, STRING_WORDS = 1024 / 4 };
+
+// The codes of `width` tokens, at most TOKENS. Those of one token are a string of bits from its first channel to its last, as
+// every group but the last fills whole bytes.
+__attribute__((always_inline)) static inline void join_strings(int bits, const uint8_t *packed, size_t columns, size_t dim,
+                                                               size_t width, uint32_t strings[TOKENS][STRING_WORDS]) {
+    size_t byte_rows = (dim * (size_t)bits + 7) / 8;
+    for (size_t b = 0; b < byte_rows; b += 4) {
+        uint32_t words[TOKENS];
+        const uint8_t *from = packed + b * columns;
+        if (width == TOKENS) join_bytes(from, columns, byte_rows - b, TOKENS, words);
+        else join_bytes(from, columns, byte_rows - b, width, words);
+        for (size_t i = 0; i < width; i++) strings[i][b / 4] = words[i];
+    }
+}
+
 __attribute__((always_inline)) static inline void along_bits(
     int scheme, int bits, const uint8_t *packed, size_t columns, size_t count, size_t dim, size_t group, const float *scales,
     const float *means, float *rows) {
-    size_t byte_rows = (dim * (size_t)bits + 7) / 8;
-    for (size_t first = 0; first < count; first += 8) {
-        size_t width = count - first < 8 ? count - first : 8;
-        uint8_t strings[8][1024 + sizeof(kv_code_word)];
-        for (size_t i = 0; i < width; i++) memset(strings[i] + byte_rows, 0, sizeof(kv_code_word));
-        for (size_t b = 0; b < byte_rows; b++) {
-            const uint8_t *from = packed + b * columns + first;
-            for (size_t i = 0; i < width; i++) strings[i][b] = from[i];
-        }
+    uint32_t strings[TOKENS][STRING_WORDS];
+    for (size_t first = 0; first < count; first += TOKENS) {
+        size_t width = count - first < TOKENS ? count - first : TOKENS;
+        join_strings(bits, packed + first, columns, dim, width, strings);
         for (size_t i = 0; i < width; i++) {
-            for (size_t g = 0, channel = 0; channel < dim; g++, channel += group) {
-                size_t rest = dim - channel < group ? dim - channel : group, at = g * columns + first + i;
-                // A group is a multiple of 8 channels; at 1 or 2 bits it may start within a word.
-                const kv_code_word *own = (const kv_code_word *)(strings[i] + channel * (size_t)bits / 8);
-                expand_words(scheme, bits, own, rest, scales[at], means[at], rows + (first + i) * dim + channel);
+            const uint8_t *string = (const uint8_t *)strings[i];
+            float *row = rows + (first + i) * dim;
+            for (size_t g = 0, c = 0; c < dim; g++, c += group) {
+                size_t at = g * columns + first + i, own = dim - c < group ? dim - c : group;
+                expand_string(scheme, bits, string + c * (size_t)bits / 8, own, scales[at], means[at], row + c);
             }
         }
     }

@@ -1,6 +1,7 @@
 // Between a caller's strided tensors and the codec's float rows.
 
 #include "../tensor.h"
+#include "streaming.h"
 
 static inline float float_of_bits(uint32_t bits) {
     float value;
@@ -73,34 +74,73 @@ static void load_contiguous(int32_t element_type, const void *values, size_t cou
     else load_row16(values, count, element_type, out);
 }
 
-static void store_row16(const float *restrict row, size_t dim, int32_t type, kv_u16 *restrict halves) {
+// Inlined, so that where the count is a constant nothing is left of the loops.
+__attribute__((always_inline)) static inline void store_values16(const float *restrict row, size_t count, int32_t type,
+                                                                 kv_u16 *restrict halves) {
     size_t c = 0;
     if (type == KV_BFLOAT16) {
-        for (; c < dim; c++) halves[c] = to_bfloat16(row[c]);
+#ifdef KV_HAS_AVX512_BF16
+        // The instruction rounds and quiets NaNs just as to_bfloat16 does, but takes subnormals for zero.
+        for (; c + 32 <= count; c += 32) {
+            enum { SUBNORMAL = 0x20 };
+            __m512 low = _mm512_loadu_ps(row + c), high = _mm512_loadu_ps(row + c + 16);
+            if (_mm512_fpclass_ps_mask(low, SUBNORMAL) | _mm512_fpclass_ps_mask(high, SUBNORMAL)) {
+                for (size_t i = c; i < c + 32; i++) halves[i] = to_bfloat16(row[i]);
+            } else {
+                _mm512_storeu_si512(halves + c, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+            }
+        }
+#endif
+        for (; c < count; c++) halves[c] = to_bfloat16(row[c]);
         return;
     }
-#ifdef KV_HAS_F16C
+#ifdef KV_HAS_AVX
     // Rounds and quiets NaNs just as to_float16 does.
-    for (; c + 8 <= dim; c += 8) {
+    for (; c + 8 <= count; c += 8) {
         __m128i eight = _mm256_cvtps_ph(_mm256_loadu_ps(row + c), _MM_FROUND_TO_NEAREST_INT);
         _mm_storeu_si128((__m128i *)(halves + c), eight);
     }
 #endif
-    for (; c < dim; c++) halves[c] = to_float16(row[c]);
+    for (; c < count; c++) halves[c] = to_float16(row[c]);
+}
+
+// A row of whole cache lines, written past the caches.
+static inline void stream_row16(const float *restrict row, size_t dim, int32_t type, uint16_t *restrict line) {
+    enum { PER_LINE = 32 };
+    for (size_t c = 0; c < dim; c += PER_LINE) {
+        _Alignas(64) uint16_t halves[PER_LINE];
+        store_values16(row + c, PER_LINE, type, halves);
+        stream_lines(line + c, halves, sizeof halves);
+    }
 }
 
 static void store_rows(kv_head head, const uint32_t *tokens, size_t count, const float *rows) {
     uint16_t halves[1024];
+    int streams = rows_are_lines(head);
     for (size_t i = 0; i < count; i++) {
         const float *row = rows + i * head.dim;
         char *to = (char *)token_base(head, tokens[i]);
         if (head.element_type == KV_FLOAT32) {
-            place_row(to, head.channel_stride, row, head.dim, 4);
+            if (streams) stream_lines(to, row, 4 * (size_t)head.dim);
+            else place_row(to, head.channel_stride, row, head.dim, 4);
+        } else if (streams) {
+            stream_row16(row, head.dim, head.element_type, (uint16_t *)to);
         } else if (head.channel_stride == 1) {
-            store_row16(row, head.dim, head.element_type, (kv_u16 *)to);
+            store_values16(row, head.dim, head.element_type, (kv_u16 *)to);
         } else {
-            store_row16(row, head.dim, head.element_type, halves);
+            store_values16(row, head.dim, head.element_type, halves);
             place_row(to, head.channel_stride, halves, head.dim, 2);
         }
+    }
+}
+
+static void copy_rows(kv_head head, const uint32_t *tokens, size_t count, const void *values) {
+    size_t size = element_bytes(head.element_type);
+    int streams = rows_are_lines(head);
+    for (size_t i = 0; i < count; i++) {
+        char *to = (char *)token_base(head, tokens[i]);
+        const char *from = (const char *)values + i * head.dim * size;
+        if (streams) stream_lines(to, from, head.dim * size);
+        else place_row(to, head.channel_stride, from, head.dim, size);
     }
 }

@@ -23,7 +23,8 @@ static inline void merge_block(const uint8_t *high, const uint8_t *low, size_t s
     // Pairs of two channels each, for tokens 0 1 2 3 and 4 5 6 7 (and 8 later), in b[even] and b[odd].
     for (int i = 0; i < 8; i += 4) {
         for (int j = 0; j < 2; j++) {
-            a[i + 2 * j] = __builtin_shufflevector(b[i + j], b[i + j + 2], 0, 1, 16, 17, 2, 3, 18, 19, 8, 9, 24, 25, 10, 11, 26, 27);
+            a[i + 2 * j] =
+                __builtin_shufflevector(b[i + j], b[i + j + 2], 0, 1, 16, 17, 2, 3, 18, 19, 8, 9, 24, 25, 10, 11, 26, 27);
             a[i + 2 * j + 1] =
                 __builtin_shufflevector(b[i + j], b[i + j + 2], 4, 5, 20, 21, 6, 7, 22, 23, 12, 13, 28, 29, 14, 15, 30, 31);
         }
@@ -70,7 +71,8 @@ static void merge32(size_t dim, size_t stride, size_t first, size_t count, const
                 size_t at = (c + k) * stride + first + i;
                 const uint8_t *a = planes[0] + at, *b = planes[1] + at, *d = planes[2] + at, *e = planes[3] + at;
                 for (size_t w = 0; w < width; w++) {
-                    uint32_t bits = (uint32_t)(uint8_t)(maxima[c + k] - a[w]) << 24 | (uint32_t)b[w] << 16 | (uint32_t)d[w] << 8 | e[w];
+                    uint32_t top = (uint8_t)(maxima[c + k] - a[w]);
+                    uint32_t bits = top << 24 | (uint32_t)b[w] << 16 | (uint32_t)d[w] << 8 | e[w];
                     block[k][w] = bits >> 1 | bits << 31;
                 }
             }

@@ -29,8 +29,8 @@ static void rotate(float *rows, size_t count, size_t dim, const uint32_t *tokens
     }
 }
 
-// Sine and cosine by reduction to an eighth of a turn and Taylor series, in error by less than 2^-48 of the result. Returns 0 when that
-// leaves in doubt which float is the nearest to some value, or an angle is too large to reduce.
+// Sine and cosine by reduction to an eighth of a turn and Taylor series, in error by less than 2^-48 of the result. Returns 0
+// when that leaves in doubt which float is the nearest to some value, or an angle is too large to reduce.
 static int angles(double position, const double *restrict frequencies, size_t pairs, float *restrict cosines,
                   float *restrict sines) {
     const double to_whole = 0x1.8p52; // added and taken away again, rounds to an integer
