@@ -145,7 +145,8 @@ struct QuantizedPart {
             scales + metadata, means + metadata, out)
     }
 
-    /// Where groups run along channels: writes the values of `count` tokens of a head from the `first` on to `out` `[count][rows]`.
+    /// Where groups run along channels: writes the values of `count` tokens of a head from the `first` on to `out`
+    /// `[count][rows]`.
     func decodeAlong(head: Int, first: Int, count: Int, to out: UnsafeMutablePointer<Float>) {
         let metadata = head * groups * columns + first
         kv_dequantize_along(

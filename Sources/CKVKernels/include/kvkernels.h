@@ -27,8 +27,8 @@ typedef struct {
 // Builds of the inner loops, which all give the same bits.
 enum { KV_PORTABLE = 0, KV_AVX2 = 1, KV_AVX512 = 2, KV_AVX512_BF16 = 3 };
 
-// Makes the whole process use a build from now on. Returns 0, and changes nothing, when this processor cannot run it. For tests and
-// measurements: without it, the widest build that the processor runs is in use.
+// Makes the whole process use a build from now on. Returns 0, and changes nothing, when this processor cannot run it. For tests
+// and measurements: without it, the widest build that the processor runs is in use.
 int kv_use_instructions(int build);
 
 // convert.c ------------------------------------------------------------------------------------------------------------------
@@ -36,8 +36,8 @@ int kv_use_instructions(int build);
 // Gathers `count` tokens of a head into float rows [count][dim].
 void kv_load_rows(kv_head head, const uint32_t *tokens, size_t count, float *rows);
 
-// Scatters float rows [count][dim] to `count` tokens of a head, rounding to nearest even. `head.base` is written to; rows of whole
-// cache lines are written past the caches.
+// Scatters float rows [count][dim] to `count` tokens of a head, rounding to nearest even. `head.base` is written to; rows of
+// whole cache lines are written past the caches.
 void kv_store_rows(kv_head head, const uint32_t *tokens, size_t count, const float *rows);
 
 // After kv_store_rows and kv_copy_rows, and before another thread is told: makes what they wrote visible to it.

@@ -1,7 +1,7 @@
 // From codes of a few bits to values: mean + level(code) * scale, the level an integer.
 //
-// A byte holds consecutive rows of one column, the first in the lowest bits. Read along columns, a vector of bytes gives vectors of
-// whole rows; read along rows, the bytes of one column are a string of bits, of which a 32-bit word gives a vector of rows.
+// A byte holds consecutive rows of one column, the first in the lowest bits. Read along columns, a vector of bytes gives vectors
+// of whole rows; read along rows, the bytes of one column are a string of bits, of which a 32-bit word gives a vector of rows.
 
 static inline float level_of(uint32_t code, int scheme) {
     int32_t level = scheme == KV_SIGN ? 2 * (int32_t)code - 1 : scheme == KV_TERNARY ? (int32_t)code - 1 : (int32_t)code;
@@ -14,8 +14,8 @@ enum { BLOCK = 32 };
 
 // `width` columns of a group, at most BLOCK. All that decides the loops' shape is constant where this is inlined.
 __attribute__((always_inline)) static inline void dequantize_block(
-    int scheme, int bits, const uint8_t *packed, size_t stride, size_t rows, size_t width, const float *scales, const float *means,
-    float *out, size_t out_stride) {
+    int scheme, int bits, const uint8_t *packed, size_t stride, size_t rows, size_t width, const float *scales,
+    const float *means, float *out, size_t out_stride) {
     size_t per_byte = 8 / (size_t)bits;
     float scale[BLOCK], mean[BLOCK];
     for (size_t c = 0; c < width; c++) scale[c] = scales[c];

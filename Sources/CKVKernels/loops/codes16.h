@@ -68,8 +68,8 @@ __attribute__((always_inline)) static inline void choose_block(
 }
 
 __attribute__((always_inline)) static inline void choose_bits(
-    int scheme, int bits, int32_t type, const uint8_t *packed, size_t rows, size_t columns, const float *scales, const float *means,
-    uint16_t *out) {
+    int scheme, int bits, int32_t type, const uint8_t *packed, size_t rows, size_t columns, const float *scales,
+    const float *means, uint16_t *out) {
     size_t c = 0;
     for (; c + BLOCK <= columns; c += BLOCK) {
         choose_block(scheme, bits, type, packed + c, columns, rows, BLOCK, scales + c, means + c, out + c, columns);

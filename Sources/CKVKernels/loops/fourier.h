@@ -1,4 +1,4 @@
-// The real discrete Fourier transform across channels, for a vector of tokens at once (fourier.c says how its tables are laid out).
+// The real discrete Fourier transform across channels, for a vector of tokens at once (fourier.c has the layout of its tables).
 //
 // The order of operations is part of the format (schema/FORMAT.md, "Fourier transform"): an even length splits into its even
 // and odd samples, an odd length is summed directly.
