@@ -90,8 +90,9 @@ public final class SequenceWriter {
     ///   - tokens: the new tokens alone; media spans count from the first of them. Position ids that are nil mean each token's
     ///     index in the whole sequence.
     ///   - layers: one entry per layer of the model. The memory is read before this returns.
-    /// - Throws: `StoreError.modelMismatch` for tensors that do not fit the model, and what storing a page may throw; after an
-    ///   error the writer is done; what it has published stays, and a new writer of the same name goes on from there.
+    /// - Throws: `StoreError.modelMismatch` and `invalidArgument` for tensors or tokens that do not fit; nothing is taken then, and the
+    ///   writer can go on. After any other error, in storing a page, the writer is done; what it has published stays, and a new
+    ///   writer of the same name goes on from there.
     public func append(_ tokens: TokenSequence, layers: [LayerTokens]) throws {
         try checkOpen()
         try check(tokens, layers)
