@@ -32,5 +32,18 @@ final class FileLock: Sendable {
         self.descriptor = descriptor
     }
 
+    /// Waits for the lock of a file that is never removed.
+    init(waitingFor path: String) throws {
+        let descriptor = open(path, O_RDONLY | O_CREAT | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw StoreError.system("cannot open \(path)") }
+        while flock(descriptor, LOCK_EX) != 0 {
+            let error = errno
+            if error == EINTR { continue }
+            close(descriptor)
+            throw StoreError.system("cannot lock \(path)", error: error)
+        }
+        self.descriptor = descriptor
+    }
+
     deinit { close(descriptor) }
 }

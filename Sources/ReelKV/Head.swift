@@ -126,3 +126,13 @@ extension Provenance {
         self.init(Dictionary(pairs) { _, last in last })
     }
 }
+
+extension HeadRecord {
+    static let pinnedFlag: UInt8 = 1
+
+    /// Its pages are not evicted.
+    var isPinned: Bool {
+        get { flags & Self.pinnedFlag != 0 }
+        set { flags = newValue ? flags | Self.pinnedFlag : flags & ~Self.pinnedFlag }
+    }
+}

@@ -15,13 +15,33 @@ extension Index {
         _ kind: SequenceKind, _ key: HeadKey, with head: Head?, in transaction: borrowing WriteTransaction
     ) throws {
         let previous = try self.head(kind, key, in: transaction)
+        if let previous { _ = try tips.delete(TipKey(tip: previous.record.tip, kind: kind, head: key).bytes, in: transaction) }
         if let head {
-            try retain(head.record.tip, \.heads, isRoot: head.isEmpty, in: transaction)
+            try retain(
+                head.record.tip, \.heads, isPinning: head.record.isPinned, isRoot: head.isEmpty, in: transaction)
             try heads(of: kind).put(key.bytes, head.encoded(), in: transaction)
+            if !head.isEmpty {
+                try tips.put(TipKey(tip: head.record.tip, kind: kind, head: key).bytes, [], in: transaction)
+            }
         } else {
             _ = try heads(of: kind).delete(key.bytes, in: transaction)
         }
-        if let previous { try release(previous.record.tip, \.heads, in: transaction) }
+        if let previous {
+            try release(previous.record.tip, \.heads, isPinning: previous.record.isPinned, in: transaction)
+        }
+    }
+
+    /// The finished heads whose tip is a node.
+    func finishedHeads(
+        at tip: Digest, in transaction: borrowing some Transaction & ~Copyable
+    ) throws -> [(kind: SequenceKind, key: HeadKey)] {
+        var found: [(kind: SequenceKind, key: HeadKey)] = []
+        try tips.forEachRaw(in: .prefix(tip.bytes), in: transaction) { key, _ in
+            let key = try TipKey(bytes: key)
+            found.append((key.kind, key.head))
+            return .continue
+        }
+        return found
     }
 
     // MARK: - Heads being written
@@ -32,18 +52,22 @@ extension Index {
         try building.withValue(key.bytes, in: transaction) { try Head(bytes: $0) }
     }
 
-    /// Moves a writer's head to `head`, or removes it when nil, and moves the references.
+    /// Moves a writer's head to `head`, or removes it when nil, and moves the references. What is being written is not evicted.
+    ///
+    /// - Parameter isKeeping: whether pages that nothing else refers to stay, to be used again until they are evicted.
     func moveBuilding(
-        _ key: BuildingKey, to head: Head?, in transaction: borrowing WriteTransaction
+        _ key: BuildingKey, to head: Head?, isKeeping: Bool = false, in transaction: borrowing WriteTransaction
     ) throws {
         let previous = try buildingHead(key, in: transaction)
         if let head {
-            try retain(head.record.tip, \.heads, isRoot: head.isEmpty, in: transaction)
+            try retain(head.record.tip, \.heads, isPinning: true, isRoot: head.isEmpty, in: transaction)
             try building.put(key.bytes, head.encoded(), in: transaction)
         } else {
             _ = try building.delete(key.bytes, in: transaction)
         }
-        if let previous { try release(previous.record.tip, \.heads, in: transaction) }
+        if let previous {
+            try release(previous.record.tip, \.heads, isPinning: true, isKeeping: isKeeping, in: transaction)
+        }
     }
 
     func allBuilding(in transaction: borrowing some Transaction & ~Copyable) throws -> [(key: BuildingKey, head: Head)] {

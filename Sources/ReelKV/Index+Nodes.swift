@@ -26,38 +26,49 @@ extension Index {
 
     /// Publishes a node with one encoding, or adds the encoding to a node that is there already.
     ///
-    /// - Returns: whether the encoding is now referred to; false when one of the profile that is as good was there first.
-    func publish(_ node: Node, hash: Digest, in transaction: borrowing WriteTransaction) throws -> Bool {
+    /// - Returns: whether the node is new, and whether its encoding is now referred to: it is not when one of the profile that is as
+    ///   good was there first.
+    func publish(
+        _ node: Node, hash: Digest, in transaction: borrowing WriteTransaction
+    ) throws -> (isNew: Bool, isKept: Bool) {
         let encoding = node.encodings[0]
         if var stored = try self.node(hash, in: transaction) {
             if let same = stored.encodings.firstIndex(where: { $0.profileId == encoding.profileId }) {
                 let old = stored.encodings[same]
-                guard encoding.isBetter(than: old) else { return false }
-                try releaseEncoding(old, in: transaction)
+                guard encoding.isBetter(than: old) else { return (false, false) }
+                try releaseEncoding(old, of: stored.record.tenantId, in: transaction)
                 stored.encodings[same] = encoding
             } else {
-                guard stored.encodings.count < Node.encodingsMax else { return false }
+                guard stored.encodings.count < Node.encodingsMax else { return (false, false) }
                 stored.encodings.append(encoding)
             }
             try putNode(stored, hash: hash, in: transaction)
-        } else {
-            let isFirst = node.firstOwnToken == 0
-            try retain(node.record.parent, \.children, isRoot: isFirst, in: transaction)
-            try putNode(node, hash: hash, in: transaction)
-            let tokens = try TokenSequence(canonical: node.tokens)
-            try children.put(
-                ChildKey.key(of: hash, base: node.record.base, tokens: tokens), hash.bytes, in: transaction)
+            try account(for: encoding, of: stored.record.tenantId, in: transaction)
+            return (false, true)
         }
-        try account(for: encoding, in: transaction)
-        return true
+        let isFirst = node.firstOwnToken == 0
+        try moveUse(from: node.record.parent, in: transaction)
+        try retain(node.record.parent, \.children, isRoot: isFirst, in: transaction)
+        try putNode(node, hash: hash, in: transaction)
+        let tokens = try TokenSequence(canonical: node.tokens)
+        try children.put(
+            ChildKey.key(of: hash, base: node.record.base, tokens: tokens), hash.bytes, in: transaction)
+        try account(for: encoding, of: node.record.tenantId, in: transaction)
+        return (true, true)
     }
 
-    private func account(for encoding: EncodingRecord, in transaction: borrowing WriteTransaction) throws {
+    private func account(
+        for encoding: EncodingRecord, of tenant: UInt32, in transaction: borrowing WriteTransaction
+    ) throws {
         try updateVolume(encoding.volumeId, in: transaction) { volume in
             volume.liveBytes += UInt64(encoding.imageBytes)
             volume.livePages += 1
             volume.writtenBytes += UInt64(encoding.imageBytes)
             volume.writtenPages += 1
+        }
+        try updateAccount(tenant, in: transaction) { account in
+            account.liveBytes += UInt64(encoding.imageBytes)
+            account.livePages += 1
         }
     }
 
@@ -65,7 +76,7 @@ extension Index {
     ///
     /// - Throws: `StoreError.conflict` when the node is gone: somebody deleted it since it was looked up.
     func retain(
-        _ hash: Digest, _ counter: WritableKeyPath<NodeRecord, UInt32>, isRoot: Bool,
+        _ hash: Digest, _ counter: WritableKeyPath<NodeRecord, UInt32>, isPinning: Bool = false, isRoot: Bool,
         in transaction: borrowing WriteTransaction
     ) throws {
         if isRoot { return }
@@ -76,43 +87,60 @@ extension Index {
             throw StoreError(.damaged, "node \(hash.hex.prefix(16)) counts too many references; run `reelkv verify`")
         }
         node.record[keyPath: counter] += 1
+        if isPinning { node.record.pins += 1 }
         try putNode(node, hash: hash, in: transaction)
+        try updateRank(of: node, hash: hash, in: transaction)
     }
 
     /// Counts one reference less, and removes the node, and then its ancestors, where nothing refers to them any more.
+    ///
+    /// - Parameter isKeeping: whether a node that nothing refers to any more stays, to be used again until it is evicted.
     func release(
-        _ hash: Digest, _ counter: WritableKeyPath<NodeRecord, UInt32>, in transaction: borrowing WriteTransaction
+        _ hash: Digest, _ counter: WritableKeyPath<NodeRecord, UInt32>, isPinning: Bool = false, isKeeping: Bool = false,
+        in transaction: borrowing WriteTransaction
     ) throws {
         var hash = hash
         var counter = counter
+        var pins: UInt32 = isPinning ? 1 : 0
         while var node = try node(hash, in: transaction) {
-            guard node.record[keyPath: counter] > 0 else {
+            guard node.record[keyPath: counter] > 0, node.record.pins >= pins else {
                 throw StoreError(
                     .damaged, "node \(hash.hex.prefix(16)) is referred to more often than it counts; run `reelkv verify`")
             }
             node.record[keyPath: counter] -= 1
-            if node.record.children > 0 || node.record.heads > 0 {
+            node.record.pins -= pins
+            if isKeeping || node.record.children > 0 || node.record.heads > 0 {
                 try putNode(node, hash: hash, in: transaction)
+                try updateRank(of: node, hash: hash, in: transaction)
                 return
             }
             try removeNode(node, hash: hash, in: transaction)
             hash = node.record.parent
             counter = \.children
+            pins = 0
         }
     }
 
-    private func removeNode(_ node: Node, hash: Digest, in transaction: borrowing WriteTransaction) throws {
+    /// Removes a node that nothing refers to. Its uses count for its parent from now on.
+    func removeNode(_ node: Node, hash: Digest, in transaction: borrowing WriteTransaction) throws {
         let tokens = try TokenSequence(canonical: node.tokens)
         _ = try children.delete(ChildKey.key(of: hash, base: node.record.base, tokens: tokens), in: transaction)
         _ = try states.delete(hash, in: transaction)
+        try removeUsage(of: node, hash: hash, in: transaction)
         _ = try nodes.delete(hash, in: transaction)
-        for encoding in node.encodings { try releaseEncoding(encoding, in: transaction) }
+        for encoding in node.encodings { try releaseEncoding(encoding, of: node.record.tenantId, in: transaction) }
     }
 
-    private func releaseEncoding(_ encoding: EncodingRecord, in transaction: borrowing WriteTransaction) throws {
+    func releaseEncoding(
+        _ encoding: EncodingRecord, of tenant: UInt32, in transaction: borrowing WriteTransaction
+    ) throws {
         try updateVolume(encoding.volumeId, in: transaction) { volume in
             volume.liveBytes -= min(volume.liveBytes, UInt64(encoding.imageBytes))
             volume.livePages -= min(volume.livePages, 1)
+        }
+        try updateAccount(tenant, in: transaction) { account in
+            account.liveBytes -= min(account.liveBytes, UInt64(encoding.imageBytes))
+            account.livePages -= min(account.livePages, 1)
         }
     }
 

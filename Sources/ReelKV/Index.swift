@@ -9,7 +9,8 @@ import LMDB
 /// Invariants, checked by `Store.verify`:
 /// - a node's parent is stored as long as the node is (or is the chain's root);
 /// - `children` and `heads` count exactly the nodes and heads (finished or being written) that refer to a node;
-/// - a node with neither is not stored: what nothing can reach is gone;
+/// - `pins` counts those heads of a node that are pinned or being written;
+/// - a node with neither children nor pins has a key in `leaf`, no other has: those may be evicted, leaf first;
 /// - every encoding lies in a volume that has a record, and the records' live bytes and pages are the sums over encodings.
 struct Index: Sendable {
     let environment: Environment
@@ -27,6 +28,14 @@ struct Index: Sendable {
     /// Engine state after the last token of a node.
     let states: Database<DigestKey, RawBytes>
     let volumes: Database<BigEndianUInt64, RawBytes>
+    /// What refers to a node as its tip. Key: hash ‖ kind ‖ tenant id ‖ name. Value: empty.
+    let tips: Database<RawBytes, RawBytes>
+    /// How nodes were used.
+    let usages: Database<DigestKey, RawBytes>
+    /// Nodes that may be evicted now, in the order of eviction. Key: `LeafKey`. Value: Unix time of the last use.
+    let leaves: Database<RawBytes, RawBytes>
+    /// What tenants have stored. Key: tenant id.
+    let accounts: Database<RawBytes, RawBytes>
 
     static let fileName = "index.mdb"
     static let storeKey = "store"
@@ -41,7 +50,7 @@ struct Index: Sendable {
         var configuration = Environment.Configuration()
         configuration.mapSize = Self.mapBytes
         configuration.maxMapSize = Self.mapBytesMax
-        configuration.maxDatabases = 16
+        configuration.maxDatabases = 24
         configuration.isReadOnly = readOnly
         environment = try Environment.open(at: path, configuration: configuration)
         stores = try environment.database(named: "store", keys: UTF8String.self, values: RawBytes.self, creating: creating)
@@ -54,6 +63,10 @@ struct Index: Sendable {
         building = try environment.database(named: "building", keys: RawBytes.self, values: RawBytes.self, creating: creating)
         states = try environment.database(named: "state", keys: DigestKey.self, values: RawBytes.self, creating: creating)
         volumes = try environment.database(named: "volume", keys: BigEndianUInt64.self, values: RawBytes.self, creating: creating)
+        tips = try environment.database(named: "tip", keys: RawBytes.self, values: RawBytes.self, creating: creating)
+        usages = try environment.database(named: "usage", keys: DigestKey.self, values: RawBytes.self, creating: creating)
+        leaves = try environment.database(named: "leaf", keys: RawBytes.self, values: RawBytes.self, creating: creating)
+        accounts = try environment.database(named: "account", keys: RawBytes.self, values: RawBytes.self, creating: creating)
     }
 
     // MARK: - The store's own record

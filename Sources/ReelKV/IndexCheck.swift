@@ -7,7 +7,7 @@ struct IndexCheck {
     let store: Store
     private(set) var nodes: [Digest: Node] = [:]
     private(set) var volumes: [UInt64: VolumeRecord] = [:]
-    private var heads: [(name: String, head: Head)] = []
+    private var heads: [(name: String, head: Head, isPinning: Bool)] = []
     private(set) var models: [UInt32: StoredModel] = [:]
     private var tenants: [UInt32: StoredTenant] = [:]
     var report = VerificationReport()
@@ -25,6 +25,9 @@ struct IndexCheck {
         checkPlaces()
         checkReferences()
         try checkChildren(in: transaction)
+        try checkTips(in: transaction)
+        try checkLeaves(in: transaction)
+        try checkAccounts(in: transaction)
         try index.states.forEachRaw(in: .all, in: transaction) { key, _ in
             if (try? DigestKey.decode(key)).flatMap({ nodes[$0] }) == nil {
                 problem(.reference, Self.hex(key), "engine state is kept for it, but it is not stored")
@@ -84,13 +87,15 @@ struct IndexCheck {
         _ key: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer,
         _ parse: (UnsafeRawBufferPointer) throws -> (kind: SequenceKind?, key: HeadKey, note: String)
     ) {
+        // heads being written name no kind
         attempt(.head, (try? parse(key).key.name) ?? Self.hex(key)) { check in
             let (kind, key, note) = try parse(key)
             let head = try Head(bytes: value)
             guard kind == nil || kind == head.kind, key.tenant == head.record.tenantId else {
                 throw StoreError(.damaged, "its record is another's")
             }
-            check.heads.append(("\(head.kind.noun)/\(key.name)\(note)", head))
+            let isPinning = kind == nil || head.record.isPinned
+            check.heads.append(("\(head.kind.noun)/\(key.name)\(note)", head, isPinning))
         }
     }
 
@@ -150,9 +155,11 @@ struct IndexCheck {
     private mutating func checkReferences() {
         var children: [Digest: UInt32] = [:]
         var tips: [Digest: UInt32] = [:]
+        var pins: [Digest: UInt32] = [:]
         for node in nodes.values { children[node.record.parent, default: 0] += 1 }
-        for (name, head) in heads where !head.isEmpty {
+        for (name, head, isPinning) in heads where !head.isEmpty {
             tips[head.record.tip, default: 0] += 1
+            if isPinning { pins[head.record.tip, default: 0] += 1 }
             guard let tip = nodes[head.record.tip] else {
                 problem(.head, name, "its last page is not stored")
                 continue
@@ -167,11 +174,68 @@ struct IndexCheck {
             }
         }
         for (hash, node) in nodes {
-            if node.record.children != children[hash, default: 0] || node.record.heads != tips[hash, default: 0] {
+            if node.record.children != children[hash, default: 0] || node.record.heads != tips[hash, default: 0]
+                || node.record.pins != pins[hash, default: 0]
+            {
                 problem(.reference, hash.hex, "its reference counts are wrong")
             }
-            if node.record.children == 0, node.record.heads == 0 {
-                problem(.reference, hash.hex, "nothing refers to it")
+        }
+    }
+
+    /// Every head with pages must be found by its tip, and nothing else.
+    private mutating func checkTips(in transaction: borrowing ReadTransaction) throws {
+        var listed = 0
+        try store.index.tips.forEachRaw(in: .all, in: transaction) { bytes, _ in
+            attempt(.reference, Self.hex(bytes)) { check in
+                let key = try TipKey(bytes: bytes)
+                guard try check.store.index.head(key.kind, key.head, in: transaction)?.record.tip == key.tip else {
+                    throw StoreError(.damaged, "is listed as the tip of a sequence that ends elsewhere")
+                }
+            }
+            listed += 1
+            return .continue
+        }
+        let finished = try SequenceKind.allCases.reduce(0) { $0 + (try store.index.heads(of: $1).count(in: transaction)) }
+        let empty = heads.filter(\.head.isEmpty).count
+        let building = try store.index.building.count(in: transaction)
+        if listed > finished || listed + empty + building < finished {
+            problem(.reference, "tip", "\(listed) tips are listed for \(finished) videos and sessions")
+        }
+    }
+
+    /// The order of eviction must hold each node that neither children nor pins keep, once, and no other.
+    private mutating func checkLeaves(in transaction: borrowing ReadTransaction) throws {
+        var listed = 0
+        try store.index.leaves.forEachRaw(in: .all, in: transaction) { bytes, _ in
+            attempt(.reference, Self.hex(bytes)) { check in
+                let key = try LeafKey(bytes: bytes)
+                let usage = try check.store.index.usage(key.hash, in: transaction)
+                guard let node = check.nodes[key.hash], node.record.children == 0, node.record.pins == 0,
+                    node.record.tenantId == key.tenant, let usage, usage.isRanked, usage.rank == key.rank
+                else { throw StoreError(.damaged, "is listed for eviction in the wrong place") }
+            }
+            listed += 1
+            return .continue
+        }
+        let evictable = nodes.values.filter { $0.record.children == 0 && $0.record.pins == 0 }.count
+        if listed != evictable { problem(.reference, "leaf", "\(listed) nodes are listed for eviction, \(evictable) should be") }
+        try store.index.usages.forEachRaw(in: .all, in: transaction) { key, _ in
+            if (try? DigestKey.decode(key)).flatMap({ nodes[$0] }) == nil {
+                problem(.reference, Self.hex(key), "uses are counted for it, but it is not stored")
+            }
+            return .continue
+        }
+    }
+
+    private mutating func checkAccounts(in transaction: borrowing ReadTransaction) throws {
+        var live: [UInt32: UInt64] = [:]
+        for node in nodes.values {
+            live[node.record.tenantId, default: 0] += node.encodings.reduce(0) { $0 + UInt64($1.imageBytes) }
+        }
+        for tenant in tenants.values {
+            let counted = try store.index.account(of: tenant.id, in: transaction).liveBytes
+            if counted != live[tenant.id, default: 0] {
+                problem(.tenant, tenant.name, "its stored bytes are counted wrong")
             }
         }
     }

@@ -77,3 +77,58 @@ enum ChildKey {
         prefix(base: base, tokens, 0..<tokens.count) + hash.bytes.prefix(suffixBytes)
     }
 }
+
+/// Hash ‖ kind ‖ tenant id ‖ name: says that a finished head's tip is that node.
+struct TipKey {
+    var tip: Digest
+    var kind: SequenceKind
+    var head: HeadKey
+
+    var bytes: [UInt8] { tip.bytes + [kind.rawValue] + head.bytes }
+
+    init(tip: Digest, kind: SequenceKind, head: HeadKey) {
+        self.tip = tip
+        self.kind = kind
+        self.head = head
+    }
+
+    init(bytes: UnsafeRawBufferPointer) throws {
+        guard bytes.count > Digest.byteCount + 1, let kind = SequenceKind(rawValue: bytes[Digest.byteCount]) else {
+            throw StoreError(.damaged, "a tip's key is damaged; run `reelkv verify`")
+        }
+        self.kind = kind
+        tip = bytes.loadLittleEndian(at: 0, as: Digest.self)
+        head = try HeadKey(bytes: UnsafeRawBufferPointer(rebasing: bytes[(Digest.byteCount + 1)...]))
+    }
+}
+
+/// Tenant id ‖ rank ‖ hash: a node that may be evicted, in the order of eviction among its tenant's.
+struct LeafKey {
+    var tenant: UInt32
+    var rank: UInt64
+    var hash: Digest
+
+    var bytes: [UInt8] {
+        var key: [UInt8] = []
+        key.reserveCapacity(Self.byteCount)
+        key.appendBigEndian(tenant)
+        key.appendBigEndian(UInt32(truncatingIfNeeded: rank >> 32))
+        key.appendBigEndian(UInt32(truncatingIfNeeded: rank))
+        return key + hash.bytes
+    }
+
+    private static let byteCount = 12 + Digest.byteCount
+
+    init(tenant: UInt32, rank: UInt64, hash: Digest) {
+        self.tenant = tenant
+        self.rank = rank
+        self.hash = hash
+    }
+
+    init(bytes: UnsafeRawBufferPointer) throws {
+        guard bytes.count == Self.byteCount else { throw StoreError(.damaged, "a leaf's key is damaged; run `reelkv verify`") }
+        tenant = UInt32(bigEndian: bytes.loadUnaligned(as: UInt32.self))
+        rank = UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 4, as: UInt64.self))
+        hash = bytes.loadLittleEndian(at: 12, as: Digest.self)
+    }
+}

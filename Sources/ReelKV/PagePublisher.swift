@@ -29,6 +29,8 @@ final class PagePublisher {
     private var building: BuildingKey?
     private var pending: [Pending] = []
     private var pendingBytes = 0
+    /// Whether any of what was published was not stored before.
+    private var hasNewNodes = false
 
     /// Published together: a commit waits for the disk, so a few pages share one.
     private static let pendingPagesMax = 16
@@ -52,7 +54,7 @@ final class PagePublisher {
         head = Head(
             record: HeadRecord(
                 tip: start.tip, root: start.root, tokenCount: UInt64(start.tokenCount), tipEnd: UInt32(start.tipEnd),
-                modelId: model.id, tenantId: tenant.id, profileId: profile.id, kind: name.kind.rawValue, frameCount: 0,
+                modelId: model.id, tenantId: tenant.id, profileId: profile.id, kind: name.kind.rawValue, flags: 0, frameCount: 0,
                 turnCount: 0, provenanceBytes: 0, writerProcess: process, createdSeconds: now, updatedSeconds: now,
                 writerStarted: Platform.processStart(process) ?? 0))
         headKey = HeadKey(tenant: tenant.id, name: name.name)
@@ -76,7 +78,7 @@ final class PagePublisher {
     /// Makes what was added durable, and holds it by the writer's own head.
     func flush() throws {
         guard !pending.isEmpty else { return }
-        try publishPending { moved, transaction in
+        try publishPending { moved, _, transaction in
             let key = try building ?? BuildingKey(writer: store.index.takeID(\.nextWriterId, in: transaction), head: headKey)
             try store.index.moveBuilding(key, to: moved, in: transaction)
             return key
@@ -86,10 +88,10 @@ final class PagePublisher {
     /// Puts the pending images into the volumes, then, in one transaction of the index, publishes their nodes and lets `moveHead` refer
     /// to the last of them.
     private func publishPending(
-        _ moveHead: (_ moved: Head, borrowing WriteTransaction) throws -> BuildingKey?
+        _ moveHead: (_ moved: Head, _ isNew: Bool, borrowing WriteTransaction) throws -> BuildingKey?
     ) throws {
         let new = pending.compactMap { page in page.new.map { (hash: page.hash, node: $0.node, image: $0.image) } }
-        let locations = try StoreError.translating { try store.volumes.append(new.map(\.image)) }
+        let locations = try store.append(new.map(\.image), ofTenant: tenantID, named: name.tenant)
         defer { store.volumes.settle(locations) }
         var moved = head
         if let last = pending.last {
@@ -98,16 +100,23 @@ final class PagePublisher {
             moved.record.tokenCount = UInt64(last.tokenCount)
         }
         moved.record.updatedSeconds = Platform.unixSeconds()
-        let key = try store.write { transaction in
+        let (key, isNew) = try store.writeWithUses { transaction in
             try checkOwners(in: transaction)
-            for ((hash, node, _), location) in zip(new, locations) {
+            let access = try store.index.counters(in: transaction).accesses
+            var isNew = false
+            var bytes: UInt64 = 0
+            for ((hash, node, image), location) in zip(new, locations) {
                 var node = node
+                node.record.createdAccess = access
                 node.encodings[0].volumeId = location.volume
                 node.encodings[0].pageId = location.page
-                _ = try store.index.publish(node, hash: hash, in: transaction)
+                isNew = try store.index.publish(node, hash: hash, in: transaction).isNew || isNew
+                bytes += UInt64(image.count)
             }
-            return try moveHead(moved, transaction)
+            try store.index.updateCounters(in: transaction) { $0.appendedBytes += bytes }
+            return (try moveHead(moved, isNew, transaction), isNew)
         }
+        hasNewNodes = hasNewNodes || isNew
         head = moved
         building = key
         pending = []
@@ -126,18 +135,25 @@ final class PagePublisher {
     // MARK: - The end
 
     /// Publishes the head under its name.
-    func finish(engineState: [UInt8]?, frames: [VideoFrame], provenance: Provenance) throws {
+    ///
+    /// - Parameter isPinned: whether its pages are kept from being evicted; nil for as it was, and for a new video to be.
+    func finish(
+        engineState: [UInt8]?, frames: [VideoFrame], provenance: Provenance, isPinned: Bool?
+    ) throws {
         guard engineState?.count ?? 0 <= Self.engineStateBytesMax else {
             throw StoreError(.invalidArgument, "engine state has at most \(Self.engineStateBytesMax) bytes")
         }
-        try publishPending { moved, transaction in
+        try publishPending { moved, isNew, transaction in
             let previous = try store.index.head(name.kind, headKey, in: transaction)
             try checkUnchanged(previous, tip: moved)
             if let engineState { try keep(engineState, after: moved, in: transaction) }
-            let finished = try finish(moved, after: previous, frames: frames, provenance: provenance)
+            var finished = try finish(moved, after: previous, frames: frames, provenance: provenance)
+            finished.record.isPinned = isPinned ?? previous?.record.isPinned ?? (name.kind == .video)
             try store.index.replaceHead(name.kind, headKey, with: finished, in: transaction)
             if let building { try store.index.moveBuilding(building, to: nil, in: transaction) }
             try store.index.remove(try store.index.abandoned(name.kind, headKey, in: transaction), in: transaction)
+            // a sequence that was stored already was counted when it was looked up
+            if isNew || hasNewNodes, !moved.isEmpty { try store.index.countAccess(at: moved.record.tip, in: transaction) }
             return nil
         }
         // The write is done, whether or not the space of what it replaced comes back now.

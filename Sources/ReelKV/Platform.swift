@@ -118,6 +118,30 @@ enum Platform {
         return total
     }
 
+    /// Bytes that the files below a folder take on the file system, or are long, whichever is more.
+    static func occupiedBytes(_ path: String) throws -> Int {
+        var total = 0
+        for name in try list(path) {
+            var status = stat()
+            let child = path + "/" + name
+            guard lstat(child, &status) == 0 else { continue }  // removed meanwhile
+            switch status.st_mode & S_IFMT {
+            case S_IFREG: total += max(Int(status.st_size), Int(status.st_blocks) * 512)
+            case S_IFDIR: total += try occupiedBytes(child)
+            default: break
+            }
+        }
+        return total
+    }
+
+    /// Bytes that the file system of a folder has free for this user.
+    static func freeBytes(_ path: String) throws -> Int {
+        var status = statvfs()
+        guard statvfs(path, &status) == 0 else { throw StoreError.system("cannot ask for the free space of \(path)") }
+        let blocks = UInt64(status.f_bavail).multipliedReportingOverflow(by: UInt64(status.f_frsize))
+        return blocks.overflow ? .max : Int(clamping: blocks.partialValue)
+    }
+
     static var processorCount: Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }
 
     static var processID: UInt32 { UInt32(bitPattern: getpid()) }

@@ -10,13 +10,26 @@ extension Store {
     ///   - model: the name of the model. Only caches of its fingerprint and geometry match.
     ///   - tenant: whose caches may match.
     ///   - acceptance: how lossy a page may be.
+    ///   - isCounted: whether the look-up counts as a use of the pages, for the statistics and for the order of eviction. One that only
+    ///     looks should not.
     /// - Returns: a prefix that may be empty. A tenant that has stored nothing matches nothing.
     /// - Throws: `StoreError.notFound` for an unknown model.
     /// - Complexity: one look-up per matched page, and one search for the rest, which compares those branches of the page that agree in
     ///   its first 112 tokens.
     public func longestPrefix(
         of tokens: TokenSequence, model name: String, tenant tenantName: String = Store.defaultTenant,
-        accepting acceptance: Acceptance = .any
+        accepting acceptance: Acceptance = .any, isCounted: Bool = true
+    ) throws -> StoredPrefix {
+        let prefix = try match(tokens, model: name, tenant: tenantName, accepting: acceptance)
+        if isCounted {
+            noteLookup(
+                tip: prefix.tokenCount > 0 ? prefix.tip : nil, tokens: tokens.count, matched: prefix.tokenCount)
+        }
+        return prefix
+    }
+
+    private func match(
+        _ tokens: TokenSequence, model name: String, tenant tenantName: String, accepting acceptance: Acceptance
     ) throws -> StoredPrefix {
         try read { transaction in
             guard let model = try index.model(named: name, in: transaction) else {

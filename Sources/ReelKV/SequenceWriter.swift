@@ -201,7 +201,7 @@ public final class SequenceWriter {
             base: base, parent: parent, pageFirstToken: UInt64(pageFirstToken), start: UInt32(tokens.lowerBound),
             end: UInt32(tokens.upperBound), parentEnd: UInt32(tokens.lowerBound),
             modelId: publisher.modelID, tenantId: publisher.tenantID, children: 0, heads: 0, tokenBytes: UInt32(canonical.count),
-            kind: kind.rawValue, encodingCount: 1, createdSeconds: Platform.unixSeconds())
+            kind: kind.rawValue, encodingCount: 1, pins: 0, createdSeconds: Platform.unixSeconds(), createdAccess: 0)
         return Node(record: record, encodings: [encoding], tokens: canonical)
     }
 
@@ -249,10 +249,12 @@ public final class SequenceWriter {
     ///   - engineState: opaque bytes that the engine needs beside K and V to go on after the last token.
     ///   - frames: a video's frame table.
     ///   - provenance: where the sequence came from; entries of an existing sequence are kept unless named again.
+    ///   - isPinned: whether its pages are kept from being evicted; nil leaves that as it was. A new video is pinned, a new session is
+    ///     not.
     /// - Throws: `StoreError.alreadyExists` when a video of the name holds other tokens, `conflict` when another writer changed the
     ///   sequence meanwhile.
     public func finish(
-        engineState: [UInt8]? = nil, frames: [VideoFrame] = [], provenance: Provenance = [:]
+        engineState: [UInt8]? = nil, frames: [VideoFrame] = [], provenance: Provenance = [:], isPinned: Bool? = nil
     ) throws {
         try checkOpen()
         guard frames.count <= Head.framesMax else {
@@ -269,7 +271,8 @@ public final class SequenceWriter {
         }
         do {
             try storeTail()
-            try publisher.finish(engineState: engineState, frames: frames, provenance: provenance)
+            try publisher.finish(
+                engineState: engineState, frames: frames, provenance: provenance, isPinned: isPinned)
         } catch {
             throw fail(error)
         }

@@ -28,7 +28,7 @@ extension Store {
                     record: HeadRecord(
                         tip: base, root: hasher.root, tokenCount: UInt64(pages * pageTokens),
                         tipEnd: UInt32(pages == 0 ? 0 : pageTokens), modelId: model.id, tenantId: tenant.id,
-                        profileId: Profile.exact.id, kind: SequenceKind.session.rawValue, frameCount: 0, turnCount: 0,
+                        profileId: Profile.exact.id, kind: SequenceKind.session.rawValue, flags: 0, frameCount: 0, turnCount: 0,
                         provenanceBytes: 0, writerProcess: 0, createdSeconds: 0, updatedSeconds: 0, writerStarted: 0))
                 try index.replaceHead(.session, HeadKey(tenant: tenant.id, name: name), with: head, in: transaction)
             }
@@ -46,7 +46,8 @@ extension Store {
         let record = NodeRecord(
             base: base, parent: base, pageFirstToken: UInt64(range.lowerBound), start: 0, end: UInt32(pageTokens),
             parentEnd: 0, modelId: model, tenantId: tenant, children: 0, heads: 0,
-            tokenBytes: UInt32(canonical.count), kind: Node.Kind.page.rawValue, encodingCount: 1, createdSeconds: 0)
+            tokenBytes: UInt32(canonical.count), kind: Node.Kind.page.rawValue, encodingCount: 1, pins: 0, createdSeconds: 0,
+            createdAccess: 0)
         let encoding = EncodingRecord(
             volumeId: volume, pageId: UInt64(page + 1), imageBytes: 1, profileId: Profile.exact.id, flags: 0, keyError: 0,
             valueError: 0, completeFrom: 0, createdSeconds: 0)

@@ -52,6 +52,7 @@ extension Store {
                     .inUse, "\(heads.count) \(use) the model '\(name)': delete \(them) first, or together with it")
             }
             try index.remove(heads, in: transaction)
+            try index.removeUnnamed(where: { $0.modelId == model.id }, in: transaction)
             _ = try index.models.delete(name, in: transaction)
         }
         try removeDeadVolumes()
@@ -83,6 +84,7 @@ extension Store {
             guard let tenant = try index.tenant(named: name, in: transaction) else { throw Self.noTenant(name) }
             let heads = try index.references(where: { $0.tenantId == tenant.id }, in: transaction)
             try index.remove(heads, in: transaction)
+            try index.removeUnnamed(where: { $0.tenantId == tenant.id }, in: transaction)
             _ = try index.tenants.delete(name, in: transaction)
         }
         try removeDeadVolumes()
@@ -101,9 +103,9 @@ extension Store {
             if let known = try index.tenant(named: name, in: transaction) { return known }
             let id = try index.takeID(\.nextTenantId, in: transaction)
             let salt = ChainHasher.randomSalt()
-            var bytes: [UInt8] = []
-            bytes.append(TenantRecord(salt: salt, tenantId: id, createdSeconds: Platform.unixSeconds()))
-            try index.tenants.put(name, bytes, in: transaction)
+            try index.putTenant(
+                TenantRecord(salt: salt, tenantId: id, createdSeconds: Platform.unixSeconds(), quotaBytes: 0), named: name,
+                in: transaction)
             return StoredTenant(id: id, name: name, salt: salt)
         }
     }
@@ -138,6 +140,24 @@ extension Index {
         return try tenants.withValue(name, in: transaction) { try StoredTenant(name: name, bytes: $0) }
     }
 
+    func tenantRecord(
+        named name: String, in transaction: borrowing some Transaction & ~Copyable
+    ) throws -> TenantRecord? {
+        guard Names.isPossible(name) else { return nil }
+        return try tenants.withValue(name, in: transaction) { bytes in
+            guard let record = TenantRecord(at: 0, of: bytes) else {
+                throw StoreError(.damaged, "the record of tenant '\(name)' is damaged; run `reelkv verify`")
+            }
+            return record
+        }
+    }
+
+    func putTenant(_ record: TenantRecord, named name: String, in transaction: borrowing WriteTransaction) throws {
+        var bytes: [UInt8] = []
+        bytes.append(record)
+        try tenants.put(name, bytes, in: transaction)
+    }
+
     func allTenants(in transaction: borrowing some Transaction & ~Copyable) throws -> [StoredTenant] {
         var all: [StoredTenant] = []
         try tenants.forEachRaw(in: .all, in: transaction) { key, value in
@@ -167,6 +187,22 @@ extension Index {
             case .finished(let kind, let key): try replaceHead(kind, key, with: nil, in: transaction)
             case .building(let key): try moveBuilding(key, to: nil, in: transaction)
             }
+        }
+    }
+}
+
+extension Index {
+    /// Removes the pages that no name leads to: those that were left when others behind them were evicted.
+    func removeUnnamed(where condition: (NodeRecord) -> Bool, in transaction: borrowing WriteTransaction) throws {
+        var found: [Digest] = []
+        try leaves.forEachRaw(in: .all, in: transaction) { key, _ in
+            found.append(try LeafKey(bytes: key).hash)
+            return .continue
+        }
+        for hash in found {
+            guard let node = try node(hash, in: transaction), condition(node.record), node.record.heads == 0 else { continue }
+            try removeNode(node, hash: hash, in: transaction)
+            try release(node.record.parent, \.children, in: transaction)
         }
     }
 }

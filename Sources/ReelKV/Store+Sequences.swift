@@ -19,6 +19,8 @@ public struct SequenceInfo: Hashable, Sendable {
     public var updatedSeconds: Int64
     /// Still being written, or left so by a writer that ended before it finished.
     public var isBuilding: Bool
+    /// Its pages are not evicted.
+    public var isPinned: Bool
 }
 
 // MARK: - Looking
@@ -145,7 +147,7 @@ private struct NameContext {
             model: models[head.record.modelId] ?? "model \(head.record.modelId)", profileID: head.record.profileId,
             tokenCount: Int(head.record.tokenCount), frames: head.frames, turns: head.turns,
             provenance: head.provenance, createdSeconds: head.record.createdSeconds,
-            updatedSeconds: head.record.updatedSeconds, isBuilding: isBuilding)
+            updatedSeconds: head.record.updatedSeconds, isBuilding: isBuilding, isPinned: head.record.isPinned)
     }
 }
 
@@ -189,6 +191,7 @@ extension Store {
             fork.record.kind = SequenceKind.session.rawValue
             fork.record.createdSeconds = Platform.unixSeconds()
             fork.record.updatedSeconds = fork.record.createdSeconds
+            fork.record.isPinned = false
             fork.frames = []
             fork.provenance = Provenance(["forked_from": source.description])
             try index.replaceHead(.session, targetKey, with: fork, in: transaction)

@@ -12,12 +12,16 @@ extension Store {
     ///   - profile: how full pages are encoded.
     ///   - options: the encoder's options; the defaults are the best known.
     ///   - protectedTokens: indices in the sequence of tokens to store more precisely (VidKV's semantic token protection).
+    ///   - count: how many tokens the caller's cache holds before those that it will append; nil not to check. A session may have been
+    ///     evicted since the caller saw it, and what is appended then would stand in the wrong place.
     ///   - replacing: whether a video of the name with other content is replaced when the write finishes.
-    /// - Throws: `StoreError` with the codes `notFound` (the model), `modelMismatch` (the session or `start` belongs to another
-    ///   model, tenant or store), `invalidArgument` (`start` given for a session that exists), `readOnly`, `pageUnavailable`.
+    /// - Throws: `StoreError` with the codes `notFound` (the model), `conflict` (not `count` tokens are stored), `modelMismatch` (the
+    ///   session or `start` belongs to another model, tenant or store), `invalidArgument` (`start` given for a session that exists),
+    ///   `readOnly`, `pageUnavailable`.
     public func writer(
         for name: SequenceName, model modelName: String, profile: Profile, options: EncoderOptions = EncoderOptions(),
-        protectedTokens: Set<Int> = [], startingFrom start: StoredPrefix? = nil, replacing: Bool = false
+        protectedTokens: Set<Int> = [], startingFrom start: StoredPrefix? = nil, continuingAfter count: Int? = nil,
+        replacing: Bool = false
     ) throws -> SequenceWriter {
         try name.check()
         try checkWritable()
@@ -38,7 +42,15 @@ extension Store {
         guard prefix.tokenCount == 0 || prefix.root == hasher(tenant: tenant, model: model).root else {
             throw StoreError(.modelMismatch, "the tokens before belong to another store: match them in this one")
         }
+        if let count, count != prefix.tokenCount {
+            throw StoreError(
+                .conflict,
+                "\(name) has \(prefix.tokenCount) tokens stored, not \(count): match the whole sequence, and append what comes after"
+            )
+        }
         try checkPageSize(model.spec)
+        // a session that goes on was used; a prefix given was counted when it was looked up
+        if let existing, existing.prefix.tokenCount > 0 { noteUse(tip: existing.prefix.tip) }
         return try SequenceWriter(
             store: self, name: name, start: prefix.tokenCount == 0 ? emptyPrefix(model: model, tenant: tenant) : prefix,
             tenant: tenant, storedModel: model, profile: profile, options: options, protectedTokens: protectedTokens,

@@ -109,6 +109,35 @@ public final class Store: Sendable {
         return try StoreError.translating { try index.environment.write(body) }
     }
 
+    /// Like `write`, and takes along the uses that this process has gathered.
+    func writeWithUses<R>(_ body: (borrowing WriteTransaction) throws -> R) throws -> R {
+        let batch = core.usageLog.take()
+        do {
+            return try write { transaction in
+                if let batch { try index.record(batch, in: transaction) }
+                return try body(transaction)
+            }
+        } catch {
+            if let batch { core.usageLog.putBack(batch) }
+            throw error
+        }
+    }
+
+    /// Notes that a prefix was looked up, and writes down what was gathered when it is time to.
+    func noteLookup(tip: Digest?, tokens: Int, matched: Int) {
+        guard access == .readWrite, core.usageLog.note(tip: tip, tokens: tokens, matched: matched) else { return }
+        flushUses()
+    }
+
+    /// Notes that a sequence was used by its name.
+    func noteUse(tip: Digest) {
+        guard access == .readWrite, core.usageLog.note(tip: tip) else { return }
+        flushUses()
+    }
+
+    /// Writes down the uses gathered so far. Best effort: they say what to evict, and nothing that anybody waits for.
+    func flushUses() { try? writeWithUses { _ in } }
+
     func checkWritable() throws {
         guard access == .readWrite else { throw StoreError(.readOnly, "the store \(path) was opened read-only") }
     }

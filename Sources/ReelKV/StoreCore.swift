@@ -8,6 +8,7 @@ final class StoreCore: Sendable {
     let volumes: VolumeSet
     let pageTokens: Int
     let isReadOnly: Bool
+    let usageLog = UsageLog()
 
     private struct Entry {
         weak var core: StoreCore?
@@ -28,6 +29,11 @@ final class StoreCore: Sendable {
             folder: path + "/" + VolumeSet.folderName, index: index, record: record, isReadOnly: readOnly)
         pageTokens = Int(record.pageTokens)
         isReadOnly = readOnly
+    }
+
+    deinit {
+        // A forked child has its parent's uses; LMDB refuses its write.
+        if !isReadOnly, let batch = usageLog.take() { try? index.environment.write { try index.record(batch, in: $0) } }
     }
 
     /// The open files of the store in a folder; opens them when nobody in this process has yet.

@@ -29,6 +29,8 @@ public struct StoreError: Error, Hashable, Sendable, CustomStringConvertible {
         public static let readOnly = Code(rawValue: "read-only")
         /// The disk is full, or the store reached a limit.
         public static let noSpace = Code(rawValue: "no-space")
+        /// The store's or the tenant's quota, and nothing that may be evicted.
+        public static let quotaExceeded = Code(rawValue: "quota-exceeded")
         /// The page was stored once and is gone or damaged now; treat it as a miss.
         public static let pageUnavailable = Code(rawValue: "page-unavailable")
         /// Still in use: a model with sequences, say.

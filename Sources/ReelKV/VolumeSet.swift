@@ -26,7 +26,7 @@ final class VolumeSet: Sendable {
     private let folder: String
     private let index: Index
     private let storeID: UInt64
-    private let bytesMax: Int
+    let bytesMax: Int
     private let isReadOnly: Bool
     private let state = Mutex(State())
     /// Held while appending, so that one batch after another goes into the active volume.

@@ -218,12 +218,15 @@ package struct TenantRecord: FixedLayoutRecord, Hashable, Sendable {
     package var tenantId: UInt32
     /// Unix time
     package var createdSeconds: Int64
+    /// page images that the tenant may have stored, in bytes; 0 for no bound of its own
+    package var quotaBytes: UInt64
 
     // swift-format-ignore
-    package init(salt: Digest, tenantId: UInt32, createdSeconds: Int64) {
+    package init(salt: Digest, tenantId: UInt32, createdSeconds: Int64, quotaBytes: UInt64) {
         self.salt = salt
         self.tenantId = tenantId
         self.createdSeconds = createdSeconds
+        self.quotaBytes = quotaBytes
     }
 
     /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
@@ -232,6 +235,7 @@ package struct TenantRecord: FixedLayoutRecord, Hashable, Sendable {
         salt = bytes.loadLittleEndian(at: offset + 0, as: Digest.self)
         tenantId = bytes.loadLittleEndian(at: offset + 32, as: UInt32.self)
         createdSeconds = bytes.loadLittleEndian(at: offset + 40, as: Int64.self)
+        quotaBytes = bytes.loadLittleEndian(at: offset + 48, as: UInt64.self)
     }
 
     /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
@@ -240,7 +244,8 @@ package struct TenantRecord: FixedLayoutRecord, Hashable, Sendable {
         bytes.storeLittleEndian(tenantId, at: offset + 32)
         bytes.storeZero(at: offset + 36, count: 4)
         bytes.storeLittleEndian(createdSeconds, at: offset + 40)
-        bytes.storeZero(at: offset + 48, count: 16)
+        bytes.storeLittleEndian(quotaBytes, at: offset + 48)
+        bytes.storeZero(at: offset + 56, count: 8)
     }
 }
 
@@ -274,11 +279,15 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
     package var kind: UInt8
     /// 1...16
     package var encodingCount: UInt8
+    /// those heads whose tip this is that keep it from being evicted: pinned ones, and ones being written
+    package var pins: UInt32
     /// Unix time
     package var createdSeconds: Int64
+    /// the store's count of accesses when the node was made
+    package var createdAccess: UInt64
 
     // swift-format-ignore
-    package init(base: Digest, parent: Digest, pageFirstToken: UInt64, start: UInt32, end: UInt32, parentEnd: UInt32, modelId: UInt32, tenantId: UInt32, children: UInt32, heads: UInt32, tokenBytes: UInt32, kind: UInt8, encodingCount: UInt8, createdSeconds: Int64) {
+    package init(base: Digest, parent: Digest, pageFirstToken: UInt64, start: UInt32, end: UInt32, parentEnd: UInt32, modelId: UInt32, tenantId: UInt32, children: UInt32, heads: UInt32, tokenBytes: UInt32, kind: UInt8, encodingCount: UInt8, pins: UInt32, createdSeconds: Int64, createdAccess: UInt64) {
         self.base = base
         self.parent = parent
         self.pageFirstToken = pageFirstToken
@@ -292,7 +301,9 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
         self.tokenBytes = tokenBytes
         self.kind = kind
         self.encodingCount = encodingCount
+        self.pins = pins
         self.createdSeconds = createdSeconds
+        self.createdAccess = createdAccess
     }
 
     /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
@@ -311,7 +322,9 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
         tokenBytes = bytes.loadLittleEndian(at: offset + 100, as: UInt32.self)
         kind = bytes.loadLittleEndian(at: offset + 104, as: UInt8.self)
         encodingCount = bytes.loadLittleEndian(at: offset + 105, as: UInt8.self)
+        pins = bytes.loadLittleEndian(at: offset + 108, as: UInt32.self)
         createdSeconds = bytes.loadLittleEndian(at: offset + 112, as: Int64.self)
+        createdAccess = bytes.loadLittleEndian(at: offset + 120, as: UInt64.self)
     }
 
     /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
@@ -329,9 +342,10 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
         bytes.storeLittleEndian(tokenBytes, at: offset + 100)
         bytes.storeLittleEndian(kind, at: offset + 104)
         bytes.storeLittleEndian(encodingCount, at: offset + 105)
-        bytes.storeZero(at: offset + 106, count: 6)
+        bytes.storeZero(at: offset + 106, count: 2)
+        bytes.storeLittleEndian(pins, at: offset + 108)
         bytes.storeLittleEndian(createdSeconds, at: offset + 112)
-        bytes.storeZero(at: offset + 120, count: 8)
+        bytes.storeLittleEndian(createdAccess, at: offset + 120)
     }
 }
 
@@ -420,6 +434,8 @@ package struct HeadRecord: FixedLayoutRecord, Hashable, Sendable {
     package var profileId: UInt16
     /// 0 video, 1 session
     package var kind: UInt8
+    /// bit 0: pinned, its pages are not evicted
+    package var flags: UInt8
     /// frames of a video
     package var frameCount: UInt32
     /// turns of a session
@@ -436,7 +452,7 @@ package struct HeadRecord: FixedLayoutRecord, Hashable, Sendable {
     package var writerStarted: UInt64
 
     // swift-format-ignore
-    package init(tip: Digest, root: Digest, tokenCount: UInt64, tipEnd: UInt32, modelId: UInt32, tenantId: UInt32, profileId: UInt16, kind: UInt8, frameCount: UInt32, turnCount: UInt32, provenanceBytes: UInt32, writerProcess: UInt32, createdSeconds: Int64, updatedSeconds: Int64, writerStarted: UInt64) {
+    package init(tip: Digest, root: Digest, tokenCount: UInt64, tipEnd: UInt32, modelId: UInt32, tenantId: UInt32, profileId: UInt16, kind: UInt8, flags: UInt8, frameCount: UInt32, turnCount: UInt32, provenanceBytes: UInt32, writerProcess: UInt32, createdSeconds: Int64, updatedSeconds: Int64, writerStarted: UInt64) {
         self.tip = tip
         self.root = root
         self.tokenCount = tokenCount
@@ -445,6 +461,7 @@ package struct HeadRecord: FixedLayoutRecord, Hashable, Sendable {
         self.tenantId = tenantId
         self.profileId = profileId
         self.kind = kind
+        self.flags = flags
         self.frameCount = frameCount
         self.turnCount = turnCount
         self.provenanceBytes = provenanceBytes
@@ -465,6 +482,7 @@ package struct HeadRecord: FixedLayoutRecord, Hashable, Sendable {
         tenantId = bytes.loadLittleEndian(at: offset + 80, as: UInt32.self)
         profileId = bytes.loadLittleEndian(at: offset + 84, as: UInt16.self)
         kind = bytes.loadLittleEndian(at: offset + 86, as: UInt8.self)
+        flags = bytes.loadLittleEndian(at: offset + 87, as: UInt8.self)
         frameCount = bytes.loadLittleEndian(at: offset + 88, as: UInt32.self)
         turnCount = bytes.loadLittleEndian(at: offset + 92, as: UInt32.self)
         provenanceBytes = bytes.loadLittleEndian(at: offset + 96, as: UInt32.self)
@@ -484,7 +502,7 @@ package struct HeadRecord: FixedLayoutRecord, Hashable, Sendable {
         bytes.storeLittleEndian(tenantId, at: offset + 80)
         bytes.storeLittleEndian(profileId, at: offset + 84)
         bytes.storeLittleEndian(kind, at: offset + 86)
-        bytes.storeZero(at: offset + 87, count: 1)
+        bytes.storeLittleEndian(flags, at: offset + 87)
         bytes.storeLittleEndian(frameCount, at: offset + 88)
         bytes.storeLittleEndian(turnCount, at: offset + 92)
         bytes.storeLittleEndian(provenanceBytes, at: offset + 96)
@@ -612,6 +630,266 @@ package struct VolumeRecord: FixedLayoutRecord, Hashable, Sendable {
         bytes.storeLittleEndian(createdSeconds, at: offset + 40)
         bytes.storeLittleEndian(sealedSeconds, at: offset + 48)
         bytes.storeZero(at: offset + 56, count: 8)
+    }
+}
+
+/// How much the store may hold and what goes first, under the key `settings` of the database `store`; absent until something is set.
+package struct SettingsRecord: FixedLayoutRecord, Hashable, Sendable {
+    package static let byteCount = 64
+
+    /// bytes that all files of the store may have together; 0 for no bound
+    package var quotaBytes: UInt64
+    /// bytes that the file system must keep free; 0 for no bound
+    package var freeBytesMin: UInt64
+    /// pages unused for longer are dropped; 0 for never
+    package var unusedSecondsMax: UInt64
+    /// pages unused for as long may be demoted; 0 when they may be as soon as space is short
+    package var demoteSeconds: UInt64
+    /// which pages are evicted first: 0 adaptive, 1 lru, 2 lfu, 3 cost, 4 fifo
+    package var policy: UInt8
+    /// bit 0: pages are demoted before any are evicted
+    package var flags: UInt8
+    /// the profile that pages are demoted to
+    package var demoteProfile: UInt16
+
+    // swift-format-ignore
+    package init(quotaBytes: UInt64, freeBytesMin: UInt64, unusedSecondsMax: UInt64, demoteSeconds: UInt64, policy: UInt8, flags: UInt8, demoteProfile: UInt16) {
+        self.quotaBytes = quotaBytes
+        self.freeBytesMin = freeBytesMin
+        self.unusedSecondsMax = unusedSecondsMax
+        self.demoteSeconds = demoteSeconds
+        self.policy = policy
+        self.flags = flags
+        self.demoteProfile = demoteProfile
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        quotaBytes = bytes.loadLittleEndian(at: offset + 0, as: UInt64.self)
+        freeBytesMin = bytes.loadLittleEndian(at: offset + 8, as: UInt64.self)
+        unusedSecondsMax = bytes.loadLittleEndian(at: offset + 16, as: UInt64.self)
+        demoteSeconds = bytes.loadLittleEndian(at: offset + 24, as: UInt64.self)
+        policy = bytes.loadLittleEndian(at: offset + 32, as: UInt8.self)
+        flags = bytes.loadLittleEndian(at: offset + 33, as: UInt8.self)
+        demoteProfile = bytes.loadLittleEndian(at: offset + 34, as: UInt16.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(quotaBytes, at: offset + 0)
+        bytes.storeLittleEndian(freeBytesMin, at: offset + 8)
+        bytes.storeLittleEndian(unusedSecondsMax, at: offset + 16)
+        bytes.storeLittleEndian(demoteSeconds, at: offset + 24)
+        bytes.storeLittleEndian(policy, at: offset + 32)
+        bytes.storeLittleEndian(flags, at: offset + 33)
+        bytes.storeLittleEndian(demoteProfile, at: offset + 34)
+        bytes.storeZero(at: offset + 36, count: 28)
+    }
+}
+
+/// What has happened to the store since it was made, under the key `counters` of the database `store`.
+package struct CounterRecord: FixedLayoutRecord, Hashable, Sendable {
+    package static let byteCount = 192
+
+    /// the store's clock: looked-up prefixes and appended sequences
+    package var accesses: UInt64
+    /// prefixes looked up
+    package var lookups: UInt64
+    /// those of which at least one token was stored
+    package var hits: UInt64
+    /// tokens of all prefixes looked up
+    package var tokensLookedUp: UInt64
+    /// those of them that were stored
+    package var tokensMatched: UInt64
+    /// bytes of page images stored for callers
+    package var appendedBytes: UInt64
+    /// bytes of page images that compaction moved
+    package var copiedBytes: UInt64
+    /// bytes of page images that demotion stored
+    package var demotedBytes: UInt64
+    /// pages demoted
+    package var demotedPages: UInt64
+    /// bytes of page images evicted to make room
+    package var evictedBytes: UInt64
+    /// pages and tail pieces evicted to make room
+    package var evictedPages: UInt64
+    /// bytes of page images dropped because they had been unused for too long
+    package var expiredBytes: UInt64
+    /// pages and tail pieces dropped for the same reason
+    package var expiredPages: UInt64
+    /// videos and sessions that lost pages so and are gone
+    package var evictedHeads: UInt64
+    /// volumes that compaction emptied
+    package var compactedVolumes: UInt64
+    /// bytes of page images refused because nothing could be evicted for them
+    package var refusedBytes: UInt64
+
+    // swift-format-ignore
+    package init(accesses: UInt64, lookups: UInt64, hits: UInt64, tokensLookedUp: UInt64, tokensMatched: UInt64, appendedBytes: UInt64, copiedBytes: UInt64, demotedBytes: UInt64, demotedPages: UInt64, evictedBytes: UInt64, evictedPages: UInt64, expiredBytes: UInt64, expiredPages: UInt64, evictedHeads: UInt64, compactedVolumes: UInt64, refusedBytes: UInt64) {
+        self.accesses = accesses
+        self.lookups = lookups
+        self.hits = hits
+        self.tokensLookedUp = tokensLookedUp
+        self.tokensMatched = tokensMatched
+        self.appendedBytes = appendedBytes
+        self.copiedBytes = copiedBytes
+        self.demotedBytes = demotedBytes
+        self.demotedPages = demotedPages
+        self.evictedBytes = evictedBytes
+        self.evictedPages = evictedPages
+        self.expiredBytes = expiredBytes
+        self.expiredPages = expiredPages
+        self.evictedHeads = evictedHeads
+        self.compactedVolumes = compactedVolumes
+        self.refusedBytes = refusedBytes
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        accesses = bytes.loadLittleEndian(at: offset + 0, as: UInt64.self)
+        lookups = bytes.loadLittleEndian(at: offset + 8, as: UInt64.self)
+        hits = bytes.loadLittleEndian(at: offset + 16, as: UInt64.self)
+        tokensLookedUp = bytes.loadLittleEndian(at: offset + 24, as: UInt64.self)
+        tokensMatched = bytes.loadLittleEndian(at: offset + 32, as: UInt64.self)
+        appendedBytes = bytes.loadLittleEndian(at: offset + 40, as: UInt64.self)
+        copiedBytes = bytes.loadLittleEndian(at: offset + 48, as: UInt64.self)
+        demotedBytes = bytes.loadLittleEndian(at: offset + 56, as: UInt64.self)
+        demotedPages = bytes.loadLittleEndian(at: offset + 64, as: UInt64.self)
+        evictedBytes = bytes.loadLittleEndian(at: offset + 72, as: UInt64.self)
+        evictedPages = bytes.loadLittleEndian(at: offset + 80, as: UInt64.self)
+        expiredBytes = bytes.loadLittleEndian(at: offset + 88, as: UInt64.self)
+        expiredPages = bytes.loadLittleEndian(at: offset + 96, as: UInt64.self)
+        evictedHeads = bytes.loadLittleEndian(at: offset + 104, as: UInt64.self)
+        compactedVolumes = bytes.loadLittleEndian(at: offset + 112, as: UInt64.self)
+        refusedBytes = bytes.loadLittleEndian(at: offset + 120, as: UInt64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(accesses, at: offset + 0)
+        bytes.storeLittleEndian(lookups, at: offset + 8)
+        bytes.storeLittleEndian(hits, at: offset + 16)
+        bytes.storeLittleEndian(tokensLookedUp, at: offset + 24)
+        bytes.storeLittleEndian(tokensMatched, at: offset + 32)
+        bytes.storeLittleEndian(appendedBytes, at: offset + 40)
+        bytes.storeLittleEndian(copiedBytes, at: offset + 48)
+        bytes.storeLittleEndian(demotedBytes, at: offset + 56)
+        bytes.storeLittleEndian(demotedPages, at: offset + 64)
+        bytes.storeLittleEndian(evictedBytes, at: offset + 72)
+        bytes.storeLittleEndian(evictedPages, at: offset + 80)
+        bytes.storeLittleEndian(expiredBytes, at: offset + 88)
+        bytes.storeLittleEndian(expiredPages, at: offset + 96)
+        bytes.storeLittleEndian(evictedHeads, at: offset + 104)
+        bytes.storeLittleEndian(compactedVolumes, at: offset + 112)
+        bytes.storeLittleEndian(refusedBytes, at: offset + 120)
+        bytes.storeZero(at: offset + 128, count: 64)
+    }
+}
+
+/// What the policy has learned, under the key `eviction` of the database `store`.
+package struct EvictionRecord: FixedLayoutRecord, Hashable, Sendable {
+    package static let byteCount = 64
+
+    /// the rank, before it is made a whole number, of what was evicted last
+    package var inflation: Double
+    /// accesses between a leaf's last use and its eviction, a moving mean
+    package var meanAge: Double
+
+    // swift-format-ignore
+    package init(inflation: Double, meanAge: Double) {
+        self.inflation = inflation
+        self.meanAge = meanAge
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        inflation = bytes.loadLittleEndian(at: offset + 0, as: Double.self)
+        meanAge = bytes.loadLittleEndian(at: offset + 8, as: Double.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(inflation, at: offset + 0)
+        bytes.storeLittleEndian(meanAge, at: offset + 8)
+        bytes.storeZero(at: offset + 16, count: 48)
+    }
+}
+
+/// How a node was used. An access counts where it ended; when a leaf is evicted its counts go to its parent.
+package struct UsageRecord: FixedLayoutRecord, Hashable, Sendable {
+    package static let byteCount = 48
+
+    /// its place in the order of eviction, as in its key of `leaf`; 0 when it has none
+    package var rank: UInt64
+    /// the store's count of accesses at the last one
+    package var lastAccess: UInt64
+    /// Unix time of the last access
+    package var lastUsedSeconds: Int64
+    /// accesses that ended here, and those of its evicted children
+    package var uses: UInt32
+    /// 1 when it has a key in `leaf`
+    package var ranked: UInt8
+
+    // swift-format-ignore
+    package init(rank: UInt64, lastAccess: UInt64, lastUsedSeconds: Int64, uses: UInt32, ranked: UInt8) {
+        self.rank = rank
+        self.lastAccess = lastAccess
+        self.lastUsedSeconds = lastUsedSeconds
+        self.uses = uses
+        self.ranked = ranked
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        rank = bytes.loadLittleEndian(at: offset + 0, as: UInt64.self)
+        lastAccess = bytes.loadLittleEndian(at: offset + 8, as: UInt64.self)
+        lastUsedSeconds = bytes.loadLittleEndian(at: offset + 16, as: Int64.self)
+        uses = bytes.loadLittleEndian(at: offset + 24, as: UInt32.self)
+        ranked = bytes.loadLittleEndian(at: offset + 28, as: UInt8.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(rank, at: offset + 0)
+        bytes.storeLittleEndian(lastAccess, at: offset + 8)
+        bytes.storeLittleEndian(lastUsedSeconds, at: offset + 16)
+        bytes.storeLittleEndian(uses, at: offset + 24)
+        bytes.storeLittleEndian(ranked, at: offset + 28)
+        bytes.storeZero(at: offset + 29, count: 19)
+    }
+}
+
+/// What a tenant has stored.
+package struct AccountRecord: FixedLayoutRecord, Hashable, Sendable {
+    package static let byteCount = 32
+
+    /// bytes of page images that its encodings refer to
+    package var liveBytes: UInt64
+    /// page images that its encodings refer to
+    package var livePages: UInt64
+
+    // swift-format-ignore
+    package init(liveBytes: UInt64, livePages: UInt64) {
+        self.liveBytes = liveBytes
+        self.livePages = livePages
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        liveBytes = bytes.loadLittleEndian(at: offset + 0, as: UInt64.self)
+        livePages = bytes.loadLittleEndian(at: offset + 8, as: UInt64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(liveBytes, at: offset + 0)
+        bytes.storeLittleEndian(livePages, at: offset + 8)
+        bytes.storeZero(at: offset + 16, count: 16)
     }
 }
 

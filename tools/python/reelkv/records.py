@@ -220,13 +220,14 @@ class TenantRecord(NamedTuple):
     salt: bytes
     tenant_id: int
     created_seconds: int
+    quota_bytes: int
 
     @classmethod
     def read(cls, data, offset=0) -> "TenantRecord":
         return cls._make(TENANTRECORD_STRUCT.unpack_from(data, offset))
 
 
-TENANTRECORD_STRUCT = struct.Struct("<32sI4xq16x")
+TENANTRECORD_STRUCT = struct.Struct("<32sI4xqQ8x")
 
 
 class NodeRecord(NamedTuple):
@@ -245,14 +246,16 @@ class NodeRecord(NamedTuple):
     token_bytes: int
     kind: int
     encoding_count: int
+    pins: int
     created_seconds: int
+    created_access: int
 
     @classmethod
     def read(cls, data, offset=0) -> "NodeRecord":
         return cls._make(NODERECORD_STRUCT.unpack_from(data, offset))
 
 
-NODERECORD_STRUCT = struct.Struct("<32s32sQIIIIIIIIBB6xq8x")
+NODERECORD_STRUCT = struct.Struct("<32s32sQIIIIIIIIBB2xIqQ")
 
 
 class EncodingRecord(NamedTuple):
@@ -287,6 +290,7 @@ class HeadRecord(NamedTuple):
     tenant_id: int
     profile_id: int
     kind: int
+    flags: int
     frame_count: int
     turn_count: int
     provenance_bytes: int
@@ -300,7 +304,7 @@ class HeadRecord(NamedTuple):
         return cls._make(HEADRECORD_STRUCT.unpack_from(data, offset))
 
 
-HEADRECORD_STRUCT = struct.Struct("<32s32sQIIIHB1xIIIIqqQ")
+HEADRECORD_STRUCT = struct.Struct("<32s32sQIIIHBBIIIIqqQ")
 
 
 class FrameRecord(NamedTuple):
@@ -349,6 +353,98 @@ class VolumeRecord(NamedTuple):
 
 
 VOLUMERECORD_STRUCT = struct.Struct("<B7xQQQQqq8x")
+
+
+class SettingsRecord(NamedTuple):
+    """How much the store may hold and what goes first, under the key `settings` of the database `store`; absent until something is set."""
+
+    quota_bytes: int
+    free_bytes_min: int
+    unused_seconds_max: int
+    demote_seconds: int
+    policy: int
+    flags: int
+    demote_profile: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "SettingsRecord":
+        return cls._make(SETTINGSRECORD_STRUCT.unpack_from(data, offset))
+
+
+SETTINGSRECORD_STRUCT = struct.Struct("<QQQQBBH28x")
+
+
+class CounterRecord(NamedTuple):
+    """What has happened to the store since it was made, under the key `counters` of the database `store`."""
+
+    accesses: int
+    lookups: int
+    hits: int
+    tokens_looked_up: int
+    tokens_matched: int
+    appended_bytes: int
+    copied_bytes: int
+    demoted_bytes: int
+    demoted_pages: int
+    evicted_bytes: int
+    evicted_pages: int
+    expired_bytes: int
+    expired_pages: int
+    evicted_heads: int
+    compacted_volumes: int
+    refused_bytes: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "CounterRecord":
+        return cls._make(COUNTERRECORD_STRUCT.unpack_from(data, offset))
+
+
+COUNTERRECORD_STRUCT = struct.Struct("<QQQQQQQQQQQQQQQQ64x")
+
+
+class EvictionRecord(NamedTuple):
+    """What the policy has learned, under the key `eviction` of the database `store`."""
+
+    inflation: float
+    mean_age: float
+
+    @classmethod
+    def read(cls, data, offset=0) -> "EvictionRecord":
+        return cls._make(EVICTIONRECORD_STRUCT.unpack_from(data, offset))
+
+
+EVICTIONRECORD_STRUCT = struct.Struct("<dd48x")
+
+
+class UsageRecord(NamedTuple):
+    """How a node was used. An access counts where it ended; when a leaf is evicted its counts go to its parent."""
+
+    rank: int
+    last_access: int
+    last_used_seconds: int
+    uses: int
+    ranked: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "UsageRecord":
+        return cls._make(USAGERECORD_STRUCT.unpack_from(data, offset))
+
+
+USAGERECORD_STRUCT = struct.Struct("<QQqIB19x")
+
+
+class AccountRecord(NamedTuple):
+    """What a tenant has stored."""
+
+    live_bytes: int
+    live_pages: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "AccountRecord":
+        return cls._make(ACCOUNTRECORD_STRUCT.unpack_from(data, offset))
+
+
+ACCOUNTRECORD_STRUCT = struct.Struct("<QQ16x")
 
 
 class VolumeHeader(NamedTuple):

@@ -1,0 +1,29 @@
+/// What is evicted first. Whatever the policy, a page goes before those that it hangs on, so that prefixes stay whole; what is
+/// pinned, being written or leased does not go at all.
+public enum EvictionPolicy: UInt8, Hashable, Sendable, CaseIterable {
+    case adaptive = 0
+    /// What was unused for longest.
+    case lru = 1
+    /// What was used least often, counting recent uses more.
+    case lfu = 2
+    /// What is cheapest to compute again, per stored byte, weighed by how often it is used.
+    case cost = 3
+    /// What was stored first.
+    case fifo = 4
+
+    /// `adaptive`, `lru`, `lfu`, `cost` or `fifo`.
+    public var name: String {
+        switch self {
+        case .adaptive: "adaptive"
+        case .lru: "lru"
+        case .lfu: "lfu"
+        case .cost: "cost"
+        case .fifo: "fifo"
+        }
+    }
+
+    public init?(name: String) {
+        guard let policy = Self.allCases.first(where: { $0.name == name }) else { return nil }
+        self = policy
+    }
+}

@@ -1,0 +1,143 @@
+import KVCodec
+import LMDB
+
+// Keeps a store within its bounds. A write that would take it out of them first makes room: it evicts what the policy values least,
+// and has compaction give back the space. What it cannot make room for it refuses.
+//
+// Bounded stores append one batch at a time, whichever process it comes from: so what was measured still holds when it is written,
+// and the quota is a promise and not a target.
+
+/// What a store takes, and what it may take, in bytes.
+struct SpaceMeasure {
+    /// Of every file.
+    var occupied: Int
+    /// Of every file but the volumes' page images: what no eviction gives back.
+    var overhead: Int
+    /// Of the page images that nodes refer to.
+    var live: Int
+    /// That all files may have together.
+    var limit: Int
+
+    /// Bytes of page images that nothing refers to, and of the volumes' own structure.
+    var dead: Int { max(0, occupied - overhead - live) }
+}
+
+extension Store {
+    private static let spaceLockName = "space.lock"
+    /// Of the limit, the part that live pages may take: the rest is where dead bytes gather until a volume is worth emptying. More
+    /// of it holds more pages and copies each more often.
+    private static let liveShare = 0.85
+    /// Volumes that a quota is divided into: space comes back a volume at a time.
+    private static let volumesPerQuota = 32
+    private static let sealBytesMin = 1 << 20
+
+    /// Appends a tenant's page images to the volumes, within the store's and the tenant's bounds. The caller settles them.
+    ///
+    /// - Throws: `StoreError.quotaExceeded` when not enough may be evicted; nothing is appended then.
+    func append(_ images: [EncodedPage], ofTenant tenant: UInt32, named name: String) throws -> [VolumeSet.Location] {
+        let (settings, tenantQuota) = try read { transaction in
+            (
+                try StoreSettings(index.settings(in: transaction)),
+                Int(clamping: try index.tenantRecord(named: name, in: transaction)?.quotaBytes ?? 0)
+            )
+        }
+        guard settings.isBounded || tenantQuota > 0 else {
+            return try StoreError.translating { try volumes.append(images) }
+        }
+        let turn = try FileLock(waitingFor: folder + "/" + Self.spaceLockName)
+        defer { withExtendedLifetime(turn) {} }
+        do {
+            if tenantQuota > 0 {
+                try makeRoom(for: images.reduce(0) { $0 + $1.count }, ofTenant: tenant, named: name, quota: tenantQuota)
+            }
+            volumes.sealBytes = settings.sealBytes(of: volumes.bytesMax)
+            _ = try makeRoom(for: images.reduce(0) { $0 + Volume.fileBytes(of: $1.count) }, settings)
+        } catch let error as StoreError where error.code == .quotaExceeded {
+            let bytes = images.reduce(0) { $0 + $1.count }
+            try? write { try index.updateCounters(in: $0) { $0.refusedBytes += UInt64(bytes) } }
+            throw error
+        }
+        return try StoreError.translating { try volumes.append(images) }
+    }
+
+    /// Brings the store within its bounds, where a setting has just made them narrower or pages have expired.
+    ///
+    /// - Throws: `StoreError.quotaExceeded` when not enough may be evicted; what could be is.
+    public func makeRoom() throws -> EvictionReport {
+        try checkWritable()
+        let settings = try settings()
+        guard settings.isBounded else { return try dropExpired(settings) }
+        let turn = try FileLock(waitingFor: folder + "/" + Self.spaceLockName)
+        defer { withExtendedLifetime(turn) {} }
+        return try makeRoom(for: 0, settings)
+    }
+
+    // MARK: - The store's bounds
+
+    private func makeRoom(for bytes: Int, _ settings: StoreSettings) throws -> EvictionReport {
+        var report = try dropExpired(settings)
+        var space = try measure(settings)
+        while true {
+            let liveMax = Int(Double(space.limit - space.overhead) * Self.liveShare)
+            let excess = space.live + bytes - liveMax
+            var evicted = EvictionReport()
+            if excess > 0 { evicted = try evict(bytes: excess, ofTenant: nil) }
+            report.add(evicted)
+            var freed = 0
+            if space.occupied + bytes > space.limit { freed = try compactStep(bytesMax: max(bytes, 1 << 20) * 2).freed }
+            let before = space
+            space = try measure(settings)
+            if space.occupied + bytes <= space.limit { break }
+            guard evicted.pages > 0 || freed > 0 || space.occupied < before.occupied else { throw full(space, bytes, settings) }
+        }
+        return report
+    }
+
+    private func full(_ space: SpaceMeasure, _ bytes: Int, _ settings: StoreSettings) -> StoreError {
+        let bound = settings.quotaBytes.map { $0 <= space.limit ? "the quota of \($0) bytes" : "the free space to keep" }
+        return StoreError(
+            .quotaExceeded,
+            "\(bytes) bytes more would exceed \(bound ?? "the free space to keep"): the store takes \(space.occupied), and what is left in it is pinned, leased or being written; raise the bound, unpin or remove something"
+        )
+    }
+
+    func measure(_ settings: StoreSettings) throws -> SpaceMeasure {
+        let occupied = try Platform.occupiedBytes(folder)
+        let volumeBytes = try Platform.occupiedBytes(folder + "/" + VolumeSet.folderName)
+        let live = try read { try index.allVolumes(in: $0) }.reduce(0) { $0 + Int($1.record.liveBytes) }
+        var limit = Int.max / 2
+        if let quota = settings.quotaBytes { limit = quota - min(1 << 20, quota / 16) }
+        if let floor = settings.freeBytesMin { limit = min(limit, occupied + (try Platform.freeBytes(folder)) - floor) }
+        return SpaceMeasure(occupied: occupied, overhead: occupied - volumeBytes, live: live, limit: limit)
+    }
+
+    // MARK: - A tenant's bound
+
+    private func makeRoom(for bytes: Int, ofTenant tenant: UInt32, named name: String, quota: Int) throws {
+        let live = try read { Int(try index.account(of: tenant, in: $0).liveBytes) }
+        let excess = live + bytes - quota
+        guard excess > 0 else { return }
+        let report = try evict(bytes: excess, ofTenant: tenant)
+        guard report.bytes >= excess else {
+            throw StoreError(
+                .quotaExceeded,
+                "\(bytes) bytes more would exceed the quota of tenant '\(name)' of \(quota) bytes: it has \(live - report.bytes) that are pinned, leased or being written; raise the quota, unpin or remove something"
+            )
+        }
+    }
+}
+
+extension StoreSettings {
+    var isBounded: Bool { quotaBytes != nil || freeBytesMin != nil }
+
+    /// Bytes at which a volume is sealed: small enough for the quota to give space back in steps.
+    func sealBytes(of bytesMax: Int) -> Int {
+        guard let quotaBytes else { return bytesMax }
+        return min(bytesMax, max(1 << 20, quotaBytes / 32))
+    }
+}
+
+extension Volume {
+    /// Bytes that a page image takes in a volume: values above half a page of the file lie on pages of their own.
+    static func fileBytes(of imageBytes: Int) -> Int { (imageBytes + 16 + 4095) / 4096 * 4096 + 64 }
+}
