@@ -9,6 +9,8 @@ public struct EvictionReport: Hashable, Sendable {
     public var bytes = 0
     /// The videos and sessions that lost their last page so, and are gone.
     public var sequences: [SequenceName] = []
+    /// Bytes that the images take in their volumes' files.
+    var fileBytes = 0
 }
 
 extension Index {
@@ -52,6 +54,7 @@ extension Index {
         var report = EvictionReport()
         report.pages = 1
         report.bytes = node.encodings.reduce(0) { $0 + Int($1.imageBytes) }
+        report.fileBytes = node.encodings.reduce(0) { $0 + Volume.fileBytes(of: Int($1.imageBytes)) }
         for (kind, key) in try finishedHeads(at: leaf.hash, in: transaction) {
             _ = try heads(of: kind).delete(key.bytes, in: transaction)
             _ = try tips.delete(TipKey(tip: leaf.hash, kind: kind, head: key).bytes, in: transaction)
@@ -107,6 +110,7 @@ extension EvictionReport {
     mutating func add(_ other: EvictionReport) {
         pages += other.pages
         bytes += other.bytes
+        fileBytes += other.fileBytes
         sequences += other.sequences
     }
 }

@@ -99,8 +99,11 @@ extension Index {
         try putUsage(parentUsage, of: node.record.parent, in: transaction)
     }
 
-    /// Ranks all leaves anew, by another policy.
-    func rankAll(in transaction: borrowing WriteTransaction) throws {
+    /// Ranks all leaves anew, by another policy, which holds from then on.
+    func rankAll(by policy: EvictionPolicy, in transaction: borrowing WriteTransaction) throws {
+        var settings = try settings(in: transaction)
+        settings.policy = policy.rawValue
+        try putSettings(settings, in: transaction)
         var hashes: [Digest] = []
         try leaves.forEachRaw(in: .all, in: transaction) { key, _ in
             hashes.append(try LeafKey(bytes: key).hash)

@@ -5,25 +5,88 @@ extension Store {
     /// Nodes evicted by one transaction: other writers wait for it.
     private static let sliceMax = 256
 
-    /// Evicts what the policy values least, until page images of so many bytes are gone or nothing more may be.
+    /// Evicts pages until the store's files take at most so many bytes, or nothing more may be evicted. The files shrink as far as
+    /// compaction gives their space back.
+    ///
+    /// - Parameters:
+    ///   - bytes: what the store may take; nil for what its settings allow.
+    ///   - policy: which pages go first, this time; nil for the store's own.
+    /// - Throws: `StoreError` with the codes `readOnly`, `noSpace`, `inputOutput`.
+    public func evict(to bytes: Int? = nil, policy: EvictionPolicy? = nil) throws -> EvictionReport {
+        let settings = try settings()
+        var report = try dropExpired(settings)
+        let excess = try excess(over: bytes, settings)
+        if excess > 0 { report.add(try evict(fileBytes: excess, policy: policy, isDryRun: false)) }
+        while let bytes = bytes ?? settings.quotaBytes, try Platform.occupiedBytes(folder) > bytes {
+            guard try compactStep(bytesMax: 8 << 20).freed > 0 else { break }
+        }
+        return report
+    }
+
+    /// What `evict` would evict, without doing it.
+    public func evictionPlan(to bytes: Int? = nil, policy: EvictionPolicy? = nil) throws -> EvictionReport {
+        let excess = try excess(over: bytes, try settings())
+        return excess > 0 ? try evict(fileBytes: excess, policy: policy, isDryRun: true) : EvictionReport()
+    }
+
+    /// Bytes of page images that must go for the store to take no more than `bytes`, once their space has come back.
+    private func excess(over bytes: Int?, _ settings: StoreSettings) throws -> Int {
+        let space = try measure(settings)
+        return space.overhead + space.live - (bytes ?? space.limit)
+    }
+
+    /// Evicts in one transaction, by any policy. A dry run undoes it.
+    private func evict(fileBytes: Int, policy: EvictionPolicy?, isDryRun: Bool) throws -> EvictionReport {
+        if policy == nil, !isDryRun { return try evict(ofTenant: nil) { $0.fileBytes < fileBytes } }
+        let leased = try leasedTips()
+        do {
+            let report = try writeWithUses { transaction in
+                let own = try index.settings(in: transaction)
+                if let policy { try index.rankAll(by: policy, in: transaction) }
+                var report = EvictionReport()
+                while report.fileBytes < fileBytes,
+                    let leaf = try index.victim(ofTenant: nil, excluding: leased, in: transaction)
+                {
+                    report.add(try index.evict(leaf, reason: .room, in: transaction))
+                }
+                if isDryRun { throw Undone(report: report) }
+                if policy != nil, let policy = EvictionPolicy(rawValue: own.policy) {
+                    try index.rankAll(by: policy, in: transaction)
+                }
+                return report
+            }
+            try removeDeadVolumes()
+            return report
+        } catch let undone as Undone {
+            return undone.report
+        }
+    }
+
+    private struct Undone: Error {
+        var report: EvictionReport
+    }
+
+    /// Evicts what the policy values least, page by page, as long as `isWanted` says so of what has gone and something may go.
     ///
     /// - Parameter tenant: whose pages; nil for all.
-    func evict(bytes: Int, ofTenant tenant: UInt32?) throws -> EvictionReport {
+    package func evict(
+        ofTenant tenant: UInt32? = nil, while isWanted: (EvictionReport) -> Bool
+    ) throws -> EvictionReport {
         var report = EvictionReport()
         var hasUnpinned = false
-        while report.bytes < bytes {
+        while isWanted(report) {
             let leased = try leasedTips()
-            let slice = try writeWithUses { transaction in
-                var slice = EvictionReport()
-                while report.bytes + slice.bytes < bytes, slice.pages < Self.sliceMax,
+            let before = report
+            report = try writeWithUses { transaction in
+                var report = before
+                while isWanted(report), report.pages - before.pages < Self.sliceMax,
                     let leaf = try index.victim(ofTenant: tenant, excluding: leased, in: transaction)
                 {
-                    slice.add(try index.evict(leaf, reason: .room, in: transaction))
+                    report.add(try index.evict(leaf, reason: .room, in: transaction))
                 }
-                return slice
+                return report
             }
-            report.add(slice)
-            if slice.pages > 0 { continue }
+            if report.pages > before.pages { continue }
             // what writers that died have left is worth less than anything
             guard !hasUnpinned, try releaseAbandoned() > 0 else { break }
             hasUnpinned = true

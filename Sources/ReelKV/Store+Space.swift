@@ -11,14 +11,14 @@ import LMDB
 struct SpaceMeasure {
     /// Of every file.
     var occupied: Int
-    /// Of every file but the volumes' page images: what no eviction gives back.
+    /// Of the index, of lock files, and of what a volume needs however little is in it: what no eviction gives back.
     var overhead: Int
-    /// Of the page images that nodes refer to.
+    /// Of the page images that nodes refer to, as they lie in the files.
     var live: Int
     /// That all files may have together.
     var limit: Int
 
-    /// Bytes of page images that nothing refers to, and of the volumes' own structure.
+    /// Of the page images that nothing refers to.
     var dead: Int { max(0, occupied - overhead - live) }
 }
 
@@ -81,7 +81,7 @@ extension Store {
             let liveMax = Int(Double(space.limit - space.overhead) * Self.liveShare)
             let excess = space.live + bytes - liveMax
             var evicted = EvictionReport()
-            if excess > 0 { evicted = try evict(bytes: excess, ofTenant: nil) }
+            if excess > 0 { evicted = try evict { $0.fileBytes < excess } }
             report.add(evicted)
             var freed = 0
             if space.occupied + bytes > space.limit { freed = try compactStep(bytesMax: max(bytes, 1 << 20) * 2).freed }
@@ -94,7 +94,7 @@ extension Store {
     }
 
     private func full(_ space: SpaceMeasure, _ bytes: Int, _ settings: StoreSettings) -> StoreError {
-        let bound = settings.quotaBytes.map { $0 <= space.limit ? "the quota of \($0) bytes" : "the free space to keep" }
+        let bound = settings.quotaBytes.flatMap { space.limit == Self.limit(of: $0) ? "the quota of \($0) bytes" : nil }
         return StoreError(
             .quotaExceeded,
             "\(bytes) bytes more would exceed \(bound ?? "the free space to keep"): the store takes \(space.occupied), and what is left in it is pinned, leased or being written; raise the bound, unpin or remove something"
@@ -104,12 +104,17 @@ extension Store {
     func measure(_ settings: StoreSettings) throws -> SpaceMeasure {
         let occupied = try Platform.occupiedBytes(folder)
         let volumeBytes = try Platform.occupiedBytes(folder + "/" + VolumeSet.folderName)
-        let live = try read { try index.allVolumes(in: $0) }.reduce(0) { $0 + Int($1.record.liveBytes) }
+        let records = try read { try index.allVolumes(in: $0) }
+        let live = records.reduce(0) { $0 + Volume.fileBytes(of: Int($1.record.liveBytes), pages: Int($1.record.livePages)) }
         var limit = Int.max / 2
-        if let quota = settings.quotaBytes { limit = quota - min(1 << 20, quota / 16) }
+        if let quota = settings.quotaBytes { limit = Self.limit(of: quota) }
         if let floor = settings.freeBytesMin { limit = min(limit, occupied + (try Platform.freeBytes(folder)) - floor) }
-        return SpaceMeasure(occupied: occupied, overhead: occupied - volumeBytes, live: live, limit: limit)
+        return SpaceMeasure(
+            occupied: occupied, overhead: occupied - volumeBytes + records.count * Volume.emptyBytes, live: live, limit: limit)
     }
+
+    /// What a quota leaves for the files when room is made: the index grows a little with the write that follows.
+    private static func limit(of quota: Int) -> Int { quota - min(1 << 20, quota / 16) }
 
     // MARK: - A tenant's bound
 
@@ -117,7 +122,7 @@ extension Store {
         let live = try read { Int(try index.account(of: tenant, in: $0).liveBytes) }
         let excess = live + bytes - quota
         guard excess > 0 else { return }
-        let report = try evict(bytes: excess, ofTenant: tenant)
+        let report = try evict(ofTenant: tenant) { $0.bytes < excess }
         guard report.bytes >= excess else {
             throw StoreError(
                 .quotaExceeded,
@@ -138,6 +143,12 @@ extension StoreSettings {
 }
 
 extension Volume {
-    /// Bytes that a page image takes in a volume: values above half a page of the file lie on pages of their own.
+    /// Bytes that a page image takes in a volume's file at most: it lies on pages of its own, and has an entry that leads there.
     static func fileBytes(of imageBytes: Int) -> Int { (imageBytes + 16 + 4095) / 4096 * 4096 + 64 }
+
+    /// Bytes that so many page images take, when only their sum is known: half a page more than they have, each.
+    static func fileBytes(of imageBytes: Int, pages: Int) -> Int { imageBytes + pages * (2048 + 64) }
+
+    /// Bytes of a volume and its lock file before anything is in it.
+    static let emptyBytes = 24 << 10
 }

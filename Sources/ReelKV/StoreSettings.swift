@@ -83,7 +83,7 @@ extension Store {
             try change(&settings)
             try settings.check()
             try index.putSettings(settings.record, in: transaction)
-            if settings.policy != policy { try index.rankAll(in: transaction) }
+            if settings.policy != policy { try index.rankAll(by: settings.policy, in: transaction) }
         }
     }
 
