@@ -131,15 +131,15 @@ extension Environment {
                     .noSuchFile, "\(former.path) was removed or replaced while it is open; close it and open it again")
             }
             let generation = newest ?? 1
-            let path = folder.path(of: folder.names.name(of: generation))
+            let name = folder.names.name(of: generation)
+            let path = folder.path(of: name)
             do {
+                _ = try folder.identity(of: name)  // no link
                 let isCreating = newest == nil && !configuration.isReadOnly
                 let opened = try open(path, configuration, isCreating: isCreating, checkUnopened)
                 // It may have been succeeded while it was opened, and its lock file removed: then this is not the lock file that
                 // others use.
-                if try folder.newest() == generation,
-                    try folder.identity(of: folder.names.name(of: generation)) == opened.identity
-                {
+                if try folder.newest() == generation, try folder.identity(of: name) == opened.identity {
                     return EnvironmentFile(
                         handle: opened.handle, path: path, identity: opened.identity, generation: generation,
                         names: folder.names)
