@@ -1,7 +1,7 @@
 import KVCodec
 import LMDB
 
-/// The index: everything about a store but the page images. One LMDB file; each method of a write closure changes the
+/// The index: everything about a store but the page images. One LMDB file, which a smaller one can succeed; each method of a write closure changes the
 /// records of one noun and keeps what the others say of it true.
 ///
 /// Knows the records' form and how they refer to each other. Does not know volumes as files, page images, or models' tensors.
@@ -28,7 +28,10 @@ struct Index: Sendable {
     let states: Database<DigestKey, RawBytes>
     let volumes: Database<BigEndianUInt64, RawBytes>
 
+    /// The first file's name. Its successors are numbered; see `files`.
     static let fileName = "index.mdb"
+    /// The names of the index's files.
+    static let files = FileGenerations(first: fileName)
     static let storeKey = "store"
     static let magic: UInt64 = 0x0A56_4B4C_4545_5289
     static let formatVersion: UInt16 = 1
@@ -43,6 +46,7 @@ struct Index: Sendable {
         configuration.maxMapSize = Self.mapBytesMax
         configuration.maxDatabases = 16
         configuration.isReadOnly = readOnly
+        configuration.allowsSuccessors = true
         environment = try Environment.open(at: path, configuration: configuration)
         stores = try environment.database(named: "store", keys: UTF8String.self, values: RawBytes.self, creating: creating)
         models = try environment.database(named: "model", keys: UTF8String.self, values: RawBytes.self, creating: creating)
@@ -54,6 +58,17 @@ struct Index: Sendable {
         building = try environment.database(named: "building", keys: RawBytes.self, values: RawBytes.self, creating: creating)
         states = try environment.database(named: "state", keys: DigestKey.self, values: RawBytes.self, creating: creating)
         volumes = try environment.database(named: "volume", keys: BigEndianUInt64.self, values: RawBytes.self, creating: creating)
+    }
+
+    /// Gives free pages back to the disk when they are at least `bytes`, while others read and write. Copies the whole index.
+    ///
+    /// - Returns: the index file's size in bytes, before and after.
+    func shrink(ifGaining bytes: Int = 1) throws -> (before: Int, after: Int) {
+        guard try environment.freeBytes() >= bytes else {
+            let size = Platform.fileSize(environment.filePath) ?? 0
+            return (size, size)
+        }
+        return try environment.shrink()
     }
 
     // MARK: - The store's own record
