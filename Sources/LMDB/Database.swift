@@ -213,7 +213,7 @@ extension Database {
     @inlinable
     @inline(__always)
     func checkEnvironment(_ handle: TransactionHandle) throws {
-        guard handle.environment == environment.handle else { throw wrongEnvironment() }
+        guard handle.environment == ObjectIdentifier(environment) else { throw wrongEnvironment() }
     }
 
     @inlinable

@@ -19,7 +19,7 @@ extension Environment {
     ) throws -> Database<Key, Value> {
         try checkProcess()
         if let name { try checkName(name) }
-        let known = databases.withLock { $0[name] }
+        let known = state.withLock { $0.databases[name] }
         let identifier = try known ?? openDatabase(name, creating: creating && !configuration.isReadOnly)
         return Database(environment: self, name: name, identifier: identifier)
     }
@@ -32,57 +32,57 @@ extension Environment {
     }
 
     private func openDatabase(_ name: String?, creating: Bool) throws -> MDB_dbi {
-        guard !readers.isCurrentThreadInside() else {
+        guard !state.withLock({ $0.file }).readers.isCurrentThreadInside() else {
             throw LMDBError(.busy, "databases are opened outside of transactions, and this thread is in one")
         }
         // The lock keeps others from opening handles meanwhile, which LMDB forbids.
         try writerLock.lock()
-        let existing = Result { try openExisting(name) }
-        writerLock.unlock()
-        switch existing {
-        case .success(let identifier?): return identifier
-        case .failure(let error): throw error
-        case .success(nil): break
-        }
-        guard creating else {
-            throw LMDBError(.notFound, "\(path) has no \(describe(name))")
-        }
-        let identifier = try write { transaction in
-            do {
-                return try openHandle(transaction.handle.pointer, name, flags: UInt32(MDB_CREATE))
-            } catch let error as LMDBError {
-                throw transaction.state.pointee.note(error)
+        defer { writerLock.unlock() }
+        while true {
+            if let identifier = try openExisting(name) { return identifier }
+            guard creating else {
+                throw LMDBError(.notFound, "\(path) has no \(describe(name))")
             }
+            let (identifier, file) = try writeLocked { transaction in
+                do {
+                    return try Self.openHandle(transaction.handle.pointer, name, flags: UInt32(MDB_CREATE), path)
+                } catch let error as LMDBError {
+                    throw transaction.state.pointee.note(error)
+                }
+            }
+            if remember(name, identifier, openIn: file) { return identifier }
         }
-        return remember(name, identifier)
     }
 
     /// The handle of a database that exists, nil if none does.
     private func openExisting(_ name: String?) throws -> MDB_dbi? {
-        if let known = databases.withLock({ $0[name] }) { return known }
-        let (slot, transaction) = try beginRead()
-        defer { readers.leave(slot) }
-        do {
-            let identifier = try openHandle(transaction, name, flags: 0)
-            // Only a commit keeps a new handle, and it ends the transaction for good.
-            slot.pointee.transaction = nil
-            try LMDBError.check(mdb_txn_commit(transaction), "opening \(describe(name)) of \(path)")
-            return remember(name, identifier)
-        } catch let error as LMDBError where error.code == .notFound {
-            mdb_txn_reset(transaction)
-            return nil
-        } catch {
-            if slot.pointee.transaction != nil { mdb_txn_reset(transaction) }
-            throw error
+        while true {
+            if let known = state.withLock({ $0.databases[name] }) { return known }
+            let read = try beginRead()
+            defer { read.file.readers.leave(read.slot) }
+            do {
+                let identifier = try Self.openHandle(read.transaction, name, flags: 0, path)
+                // Only a commit keeps a new handle, and it ends the transaction for good.
+                read.slot.pointee.transaction = nil
+                try LMDBError.check(mdb_txn_commit(read.transaction), "opening \(describe(name)) of \(path)")
+                if remember(name, identifier, openIn: read.file) { return identifier }
+            } catch let error as LMDBError where error.code == .notFound {
+                mdb_txn_reset(read.transaction)
+                return nil
+            } catch {
+                if read.slot.pointee.transaction != nil { mdb_txn_reset(read.transaction) }
+                throw error
+            }
         }
     }
 
-    private func openHandle(_ transaction: OpaquePointer, _ name: String?, flags: UInt32) throws -> MDB_dbi {
+    static func openHandle(
+        _ transaction: OpaquePointer?, _ name: String?, flags: UInt32, _ path: String
+    ) throws -> MDB_dbi {
         var identifier: MDB_dbi = 0
         let code = mdb_dbi_open(transaction, name, flags, &identifier)
         if code == MDB_DBS_FULL {
-            throw LMDBError(
-                .databasesFull, "\(path): \(describe(name)) is one more than maxDatabases \(configuration.maxDatabases)")
+            throw LMDBError(.databasesFull, "\(path): \(describe(name)) is one more than the environment's maxDatabases")
         }
         try LMDBError.check(code, "opening \(describe(name)) of \(path)")
         var kind: UInt32 = 0
@@ -94,9 +94,13 @@ extension Environment {
         return identifier
     }
 
-    private func remember(_ name: String?, _ identifier: MDB_dbi) -> MDB_dbi {
-        databases.withLock { $0[name] = identifier }
-        return identifier
+    /// - Returns: false when the file was succeeded meanwhile. Then the handle is to be opened again in its successor.
+    private func remember(_ name: String?, _ identifier: MDB_dbi, openIn file: EnvironmentFile) -> Bool {
+        state.withLock { state in
+            guard state.file === file else { return false }
+            state.databases[name] = identifier
+            return true
+        }
     }
 }
 

@@ -15,9 +15,7 @@ extension Environment {
     /// - Returns: how many were freed.
     public func clearStaleReaders() throws -> Int {
         try checkProcess()
-        var count: Int32 = 0
-        try LMDBError.check(mdb_reader_check(handle, &count), "clearing stale readers of \(path)")
-        return Int(count)
+        return try currentFile().clearStaleReaders()
     }
 
     /// Brings everything committed so far to the device. With ``Configuration/Durability-swift.enum/durable`` every commit does.
@@ -25,7 +23,8 @@ extension Environment {
     /// - Throws: ``LMDBError/Code/permissionDenied`` when the environment is read-only.
     public func sync() throws {
         try checkProcess()
-        try LMDBError.check(mdb_env_sync(handle, 1), "flushing \(path)")
+        let file = try currentFile()
+        try LMDBError.check(mdb_env_sync(file.handle, 1), "flushing \(file.path)")
     }
 
     /// Copies the environment as of one moment into a new file, which is on the device when the call returns.
@@ -53,20 +52,22 @@ extension Environment {
         }
     }
 
-    private func copyPages(to descriptor: Int32, _ destination: String, compacting: Bool) throws {
-        // Resolves a resized map and stale readers, which LMDB's own reader below cannot.
-        try read { _ in }
-        let slot = try readers.enter()
-        defer { readers.leave(slot) }
+    /// Has LMDB copy the current file into one that is empty.
+    func copyPages(to descriptor: Int32, _ destination: String, compacting: Bool) throws {
+        // Resolves a resized map and stale readers, which LMDB's own reader below cannot. The slot keeps the map in place.
+        let read = try beginRead()
+        let (file, slot) = (read.file, read.slot)
+        mdb_txn_reset(read.transaction)
+        defer { file.readers.leave(slot) }
         let flags = compacting ? UInt32(MDB_CP_COMPACT) : 0
-        var code = mdb_env_copyfd2(handle, descriptor, flags)
+        var code = mdb_env_copyfd2(file.handle, descriptor, flags)
         if code == MDB_READERS_FULL {
             if let transaction = slot.pointee.transaction { mdb_txn_abort(transaction) }
             slot.pointee.transaction = nil
-            readers.releaseIdle()
-            code = mdb_env_copyfd2(handle, descriptor, flags)
+            file.readers.releaseIdle()
+            code = mdb_env_copyfd2(file.handle, descriptor, flags)
         }
         if code == EIO, let free = freeSpace(at: destination), free < 1 << 20 { code = ENOSPC }
-        try LMDBError.check(code, "copying \(path) to \(destination)")
+        try LMDBError.check(code, "copying \(file.path) to \(destination)")
     }
 }

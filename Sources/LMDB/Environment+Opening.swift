@@ -13,7 +13,8 @@ extension Environment {
     /// Opens an LMDB file, or hands out the environment that has it open already in this process, by whatever path.
     ///
     /// The file is created if it does not exist, unless the environment is to be read-only. Its readers' table lies beside it,
-    /// in a file whose name ends in `-lock`. Neither is moved, replaced or removed while any process has the file open.
+    /// in a file whose name ends in `-lock`. Neither is moved, replaced or removed while any process has the file open, but by
+    /// ``shrink()``.
     ///
     /// - Parameters:
     ///   - path: of the file itself, not of a directory that holds it.
@@ -23,37 +24,50 @@ extension Environment {
     ///   format of LMDB, and the operating system's codes.
     public static func open(at path: String, configuration: Configuration = Configuration()) throws -> Environment {
         try configuration.validate()
-        let flags = configuration.isReadOnly ? O_RDONLY : O_RDWR | O_CREAT
-        let descriptor = try FileDescriptor(path: path, flags: flags, mode: configuration.fileMode)
-        let status = try descriptor.status(path)
-        guard status.st_mode & S_IFMT == S_IFREG else {
-            throw LMDBError(status.st_mode & S_IFMT == S_IFDIR ? .isDirectory : .invalidArgument, "\(path) is no regular file")
-        }
-        guard let resolved = realpath(path, nil) else { throw LMDBError.fromErrno("resolving \(path)") }
-        defer { free(resolved) }
-        let realPath = String(cString: resolved)
-        let identity = FileIdentity(status)
-
-        let found = try EnvironmentRegistry.shared.environment(of: identity, path: realPath) {
-            try openFile(descriptor.number, realPath, configuration, identity)
-        }
+        let found = try configuration.allowsSuccessors ? openNewest(path, configuration) : openOnly(path, configuration)
         guard !found.isShared || found.environment.configuration == configuration else {
             let names = configuration.differences(from: found.environment.configuration).joined(separator: ", ")
-            throw LMDBError(.busy, "\(realPath) is open in this process with another configuration (\(names))")
+            throw LMDBError(.busy, "\(found.environment.path) is open in this process with another configuration (\(names))")
         }
         return found.environment
     }
 
-    private static func openFile(
+    /// Opens a file that has no successors.
+    private static func openOnly(
+        _ path: String, _ configuration: Configuration
+    ) throws -> (environment: Environment, isShared: Bool) {
+        let descriptor = try FileDescriptor(
+            path: path, flags: configuration.isReadOnly ? O_RDONLY : O_RDWR | O_CREAT, mode: configuration.fileMode)
+        let identity = try regularFile(descriptor, path)
+        guard let resolved = realpath(path, nil) else { throw LMDBError.fromErrno("resolving \(path)") }
+        defer { free(resolved) }
+        let realPath = String(cString: resolved)
+        return try EnvironmentRegistry.shared.environment(of: identity, path: realPath) {
+            let handle = try openHandle(descriptor.number, realPath, configuration, identity)
+            let file = EnvironmentFile(handle: handle, path: realPath, identity: identity, generation: 1)
+            return Environment(file: file, path: realPath, configuration: configuration, folder: nil)
+        }
+    }
+
+    static func regularFile(_ descriptor: borrowing FileDescriptor, _ path: String) throws -> FileIdentity {
+        let status = try descriptor.status(path)
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            throw LMDBError(status.st_mode & S_IFMT == S_IFDIR ? .isDirectory : .invalidArgument, "\(path) is no regular file")
+        }
+        return FileIdentity(status)
+    }
+
+    /// Opens a file with LMDB. The caller holds the registry's lock.
+    static func openHandle(
         _ descriptor: Int32, _ path: String, _ configuration: Configuration, _ identity: FileIdentity
-    ) throws -> Environment {
+    ) throws -> OpaquePointer {
         let header = try FileHeader.validate(descriptor, path: path)
         guard header != nil || !configuration.isReadOnly else {
             throw LMDBError(.invalid, "\(path) is empty, and cannot be set up in a read-only environment")
         }
         // LMDB leaves a torn file behind when it finds no room for the first pages.
         if header == nil { try reserveSpace(descriptor, count: 2 * systemPageSize, path: path) }
-        if configuration.usesLocks { try reserveLockFile(path + "-lock", configuration) }
+        if configuration.usesLocks { try reserveLockFile(path + FileGenerations.lockSuffix, configuration) }
         var created: OpaquePointer?
         try LMDBError.check(mdb_env_create(&created), "setting up an environment")
         guard let handle = created else { throw LMDBError(.outOfMemory, "setting up an environment") }
@@ -67,15 +81,13 @@ extension Environment {
             mdb_env_close(handle)
             throw error
         }
-        return Environment(
-            handle: handle, path: path, configuration: configuration, identity: identity,
-            generation: forkGeneration.load(ordering: .relaxed))
+        return handle
     }
 
     /// LMDB writes to the lock file through a memory map, which on a full disk kills the process with SIGBUS.
     ///
     /// To be called only while the file is not open in this process: closing it drops all of the process's locks on it.
-    private static func reserveLockFile(_ path: String, _ configuration: Configuration) throws {
+    static func reserveLockFile(_ path: String, _ configuration: Configuration) throws {
         // Where it cannot be opened, LMDB will say so, or do without.
         guard let file = try? FileDescriptor(path: path, flags: O_RDWR | O_CREAT, mode: configuration.fileMode) else { return }
         // LMDB has 64 bytes for each reader, and less than a page for the rest.

@@ -9,7 +9,7 @@ import Synchronization
     import Darwin
 #endif
 
-/// One LMDB file, opened: a set of ordered key-value databases with one writer and any number of readers.
+/// An LMDB file, opened: a set of ordered key-value databases with one writer and any number of readers.
 ///
 /// There is one instance per file and process, shared by all who open it and closed when the last reference goes. Reads and
 /// writes are synchronous closures; reads run concurrently with each other and with the writer, in any thread:
@@ -19,29 +19,33 @@ import Synchronization
 ///     try environment.write { try names.put(7, "seven", in: $0) }
 ///     let name = try environment.read { try names.get(7, in: $0) }
 public final class Environment: Sendable {
-    /// The file's path, absolute and free of symbolic links.
+    /// The file's path, absolute and free of symbolic links. With ``Configuration/allowsSuccessors`` that of generation 1; see
+    /// ``filePath``.
     public let path: String
 
     /// What the environment was opened with.
     public let configuration: Configuration
 
-    let identity: FileIdentity
-    let generation: Int
-    @usableFromInline nonisolated(unsafe) let handle: OpaquePointer
-    let readers = ReaderPool()
+    /// Where successors lie; nil if there are to be none.
+    let folder: GenerationFolder?
     let writerLock = WriterLock()
     /// Guarded by `writerLock`.
     nonisolated(unsafe) let writeState: UnsafeMutablePointer<WriteState>
-    /// Handles of the databases opened so far; the unnamed one goes by nil.
-    let databases = Locked<[String?: MDB_dbi]>([:])
+    let state: Locked<State>
+    private let forks = forkGeneration.load(ordering: .relaxed)
 
-    /// Takes over an open LMDB environment.
-    init(handle: OpaquePointer, path: String, configuration: Configuration, identity: FileIdentity, generation: Int) {
-        self.handle = handle
+    /// What changes when a successor takes over.
+    struct State {
+        var file: EnvironmentFile
+        /// Handles of the databases opened so far, the same in every file; the unnamed one goes by nil.
+        var databases: [String?: MDB_dbi] = [:]
+    }
+
+    init(file: EnvironmentFile, path: String, configuration: Configuration, folder: GenerationFolder?) {
         self.path = path
         self.configuration = configuration
-        self.identity = identity
-        self.generation = generation
+        self.folder = folder
+        state = Locked(State(file: file))
         writeState = .allocate(capacity: 1)
         writeState.initialize(to: WriteState())
     }
@@ -49,17 +53,11 @@ public final class Environment: Sendable {
     deinit {
         writeState.deinitialize(count: 1)
         writeState.deallocate()
-        // In a forked child, handle and lock file belong to the parent; all a child may do is to forget them.
-        guard generation == forkGeneration.load(ordering: .relaxed) else { return }
-        EnvironmentRegistry.shared.close(identity) { [readers, handle] in
-            readers.close()
-            mdb_env_close(handle)
-        }
     }
 
     /// - Throws: ``LMDBError/Code/usedAfterFork`` in a process forked from the one that opened the environment.
     func checkProcess() throws {
-        guard generation == forkGeneration.load(ordering: .relaxed) else {
+        guard forks == forkGeneration.load(ordering: .relaxed) else {
             throw LMDBError(.usedAfterFork, "\(path) was opened before a fork; open it again in the child")
         }
     }
@@ -77,43 +75,58 @@ extension Environment {
     /// - Throws: what `body` throws; ``LMDBError/Code/readersFull`` when there have been `maxReaders` readers, all alive, for more than
     ///   a second, or are, and this thread is one of them.
     public func read<R>(_ body: (borrowing ReadTransaction) throws -> R) throws -> R {
-        let (slot, transaction) = try beginRead()
-        defer {
-            mdb_txn_reset(transaction)
-            readers.leave(slot)
-        }
+        let read = try beginRead()
+        defer { read.end() }
         return try body(
-            ReadTransaction(handle: TransactionHandle(pointer: transaction, environment: handle, writeState: nil)))
+            ReadTransaction(
+                handle: TransactionHandle(
+                    pointer: read.transaction, environment: ObjectIdentifier(self), writeState: nil)))
     }
 
-    func beginRead() throws -> (UnsafeMutablePointer<ReaderPool.Slot>, OpaquePointer) {
+    /// A read that has begun. It holds its file open, whatever succeeds that.
+    struct RunningRead {
+        let file: EnvironmentFile
+        let slot: UnsafeMutablePointer<ReaderPool.Slot>
+        let transaction: OpaquePointer
+
+        func end() {
+            mdb_txn_reset(transaction)
+            file.readers.leave(slot)
+        }
+    }
+
+    func beginRead() throws -> RunningRead {
         try checkProcess()
         var hasClearedReaders = false
         var attempts = 0
         var waits = 0
         while true {
-            let slot = try readers.enter()
-            let result = begin(slot)
-            if result == MDB_SUCCESS, let transaction = slot.pointee.transaction { return (slot, transaction) }
-            readers.leave(slot)
+            let file = try currentFile()
+            let slot = try file.readers.enter()
+            let result = begin(slot, in: file)
+            if result == MDB_SUCCESS, let transaction = slot.pointee.transaction {
+                return RunningRead(file: file, slot: slot, transaction: transaction)
+            }
+            file.readers.leave(slot)
             attempts += 1
             switch result {
             case MDB_MAP_RESIZED where attempts < Self.maxAttempts:
-                try adoptResizedMap()
+                try adoptResizedMap(of: file)
             case MDB_BAD_RSLOT where attempts < Self.maxAttempts:
                 continue
             case MDB_READERS_FULL where !hasClearedReaders:
                 hasClearedReaders = true
-                _ = try clearStaleReaders()
-            case MDB_READERS_FULL where waits < Self.maxWaits && !readers.isCurrentThreadInside():
+                _ = try file.clearStaleReaders()
+            case MDB_READERS_FULL where waits < Self.maxWaits && !file.readers.isCurrentThreadInside():
                 waits += 1
                 usleep(1000)
             case MDB_READERS_FULL:
                 throw LMDBError(
                     .readersFull,
-                    "\(path): all \(maxReaders) reader slots belong to live readers; end some or open with more maxReaders")
+                    "\(file.path): all \(file.maxReaders) reader slots belong to live readers; end some or open with more maxReaders"
+                )
             default:
-                throw LMDBError(LMDBError.Code(rawValue: result), "beginning to read \(path)")
+                throw LMDBError(LMDBError.Code(rawValue: result), "beginning to read \(file.path)")
             }
         }
     }
@@ -124,9 +137,9 @@ extension Environment {
     /// How often a transaction that another process gets in the way of begins anew.
     static var maxAttempts: Int { 16 }
 
-    private func begin(_ slot: UnsafeMutablePointer<ReaderPool.Slot>) -> Int32 {
+    private func begin(_ slot: UnsafeMutablePointer<ReaderPool.Slot>, in file: EnvironmentFile) -> Int32 {
         guard let transaction = slot.pointee.transaction else {
-            return mdb_txn_begin(handle, nil, UInt32(MDB_RDONLY), &slot.pointee.transaction)
+            return mdb_txn_begin(file.handle, nil, UInt32(MDB_RDONLY), &slot.pointee.transaction)
         }
         let result = mdb_txn_renew(transaction)
         // Another process took us for dead and the slot for its own. Ending the transaction would free that slot under
@@ -159,40 +172,52 @@ extension Environment {
         }
         try writerLock.lock()
         defer { writerLock.unlock() }
+        return try writeLocked(body).result
+    }
+
+    /// Like ``write(_:)``, for one who holds the writer's lock.
+    ///
+    /// - Returns: also the file that was written to.
+    func writeLocked<R>(
+        _ body: (borrowing WriteTransaction) throws -> R
+    ) throws -> (result: R, file: EnvironmentFile) {
         while true {
-            switch try attemptWrite(body) {
-            case .committed(let result): return result
-            case .mapFull(let error): try growMap(after: error)
+            let (file, transaction) = try beginWrite()
+            switch try attemptWrite(to: file, transaction, body) {
+            case .committed(let result): return (result, file)
+            case .mapFull: try growMap(of: file)
             }
         }
     }
 
     private enum WriteOutcome<R> {
         case committed(R)
-        case mapFull(LMDBError)
+        case mapFull
     }
 
     /// Runs `body` once. An error in it that is due to a full map is an outcome, however `body` dealt with it.
-    private func attemptWrite<R>(_ body: (borrowing WriteTransaction) throws -> R) throws -> WriteOutcome<R> {
-        let transaction = try beginWrite()
+    private func attemptWrite<R>(
+        to file: EnvironmentFile, _ transaction: OpaquePointer, _ body: (borrowing WriteTransaction) throws -> R
+    ) throws -> WriteOutcome<R> {
         writeState.pointee = WriteState()
         let result: R
         do {
-            result = try body(WriteTransaction(pointer: transaction, environment: handle, state: writeState))
+            result = try body(
+                WriteTransaction(pointer: transaction, environment: ObjectIdentifier(self), state: writeState))
         } catch {
             mdb_txn_abort(transaction)
-            if let failure = writeState.pointee.failure, failure.code == .mapFull { return .mapFull(failure) }
+            if let failure = writeState.pointee.failure, failure.code == .mapFull { return .mapFull }
             throw error
         }
         if let failure = writeState.pointee.failure {
             mdb_txn_abort(transaction)
-            if failure.code == .mapFull { return .mapFull(failure) }
+            if failure.code == .mapFull { return .mapFull }
             throw failure
         }
         let code = mdb_txn_commit(transaction)
         if code == MDB_SUCCESS { return .committed(result) }
-        let error = commitError(code)
-        if error.code == .mapFull { return .mapFull(error) }
+        let error = commitError(code, file)
+        if error.code == .mapFull { return .mapFull }
         if error.code == .noSpace || error.code == .quotaExceeded { cutToCommittedPages() }
         throw error
     }
@@ -201,32 +226,36 @@ extension Environment {
     /// room. No reader looks behind the last committed page. The caller holds the writer's lock and has no transaction.
     private func cutToCommittedPages() {
         // holds off the writers of other processes
-        guard let transaction = try? beginWrite() else { return }
+        guard let (file, transaction) = try? beginWrite() else { return }
         defer { mdb_txn_abort(transaction) }
-        var descriptor: Int32 = -1
-        mdb_env_get_fd(handle, &descriptor)
-        guard let header = try? FileHeader.read(descriptor, path: path) else { return }
-        cutFile(descriptor, to: (Int(header.lastPage) + 1) * header.pageSize)
+        guard let header = try? FileHeader.read(file.descriptor, path: file.path) else { return }
+        cutFile(file.descriptor, to: (Int(header.lastPage) + 1) * header.pageSize)
     }
 
-    func beginWrite() throws -> OpaquePointer {
+    /// Begins to write to the current file. The caller holds the writer's lock.
+    func beginWrite() throws -> (file: EnvironmentFile, transaction: OpaquePointer) {
         for _ in 0..<Self.maxAttempts {
+            let file = state.withLock { $0.file }
             var transaction: OpaquePointer?
-            let code = mdb_txn_begin(handle, nil, 0, &transaction)
-            if code == MDB_SUCCESS, let transaction { return transaction }
-            guard code == MDB_MAP_RESIZED else {
-                throw LMDBError(LMDBError.Code(rawValue: code), "beginning to write \(path)")
+            let code = mdb_txn_begin(file.handle, nil, 0, &transaction)
+            if code == MDB_SUCCESS, let transaction {
+                if try mayWrite(to: file, transaction) { return (file, transaction) }
+                try follow(from: file)
+                continue
             }
-            try replaceMap(size: storedMapSize())
+            guard code == MDB_MAP_RESIZED else {
+                throw LMDBError(LMDBError.Code(rawValue: code), "beginning to write \(file.path)")
+            }
+            try file.replaceMap(size: file.storedMapSize())
         }
-        throw LMDBError(.mapResized, "\(path) grows faster than this process can follow")
+        throw LMDBError(.mapResized, "\(path) changes faster than this process can follow")
     }
 
     /// LMDB 0.9.24 calls it an I/O error when a full disk takes only a part of a write.
-    private func commitError(_ code: Int32) -> LMDBError {
-        var error = LMDBError(LMDBError.Code(rawValue: code), "committing to \(path)")
-        if error.code == .inputOutput, let free = freeSpace(at: path), free < 1 << 20 {
-            error = LMDBError(.noSpace, "committing to \(path); nothing that was stored before is lost")
+    private func commitError(_ code: Int32, _ file: EnvironmentFile) -> LMDBError {
+        var error = LMDBError(LMDBError.Code(rawValue: code), "committing to \(file.path)")
+        if error.code == .inputOutput, let free = freeSpace(at: file.path), free < 1 << 20 {
+            error = LMDBError(.noSpace, "committing to \(file.path); nothing that was stored before is lost")
         }
         return error
     }

@@ -31,6 +31,10 @@ extension Environment {
         /// Whether writes are refused. The file must exist.
         public var isReadOnly = false
 
+        /// Whether ``Environment/shrink()`` may put a smaller file in this one's place (see ``FileGenerations``). All who open the file,
+        /// in any process, must say the same. Each transaction then looks whether that has happened: two system calls.
+        public var allowsSuccessors = false
+
         /// Whether to take part in locking. Without (`MDB_NOLOCK`) there is neither a lock file nor a limit to readers, and
         /// nothing protects a reader from a writer: for read-only use of files that nobody writes any more.
         public var usesLocks = true
@@ -75,6 +79,7 @@ extension Environment.Configuration {
         compare("maxDatabases", \.maxDatabases)
         compare("maxReaders", \.maxReaders)
         compare("isReadOnly", \.isReadOnly)
+        compare("allowsSuccessors", \.allowsSuccessors)
         compare("usesLocks", \.usesLocks)
         compare("durability", \.durability)
         compare("readAhead", \.readAhead)

@@ -12,34 +12,34 @@ public struct EnvironmentInformation: Hashable, Sendable {
     public let maxReaders: Int
     /// The slots taken, in all processes: by running readers, by ended ones kept for reuse, and by stale ones.
     public let readersInUse: Int
-    /// The number of the last committed write.
+    /// The number of the last committed write. A successor's writes count from 1 again.
     public let lastTransactionID: Int
 }
 
 extension Environment {
     /// Figures about the environment. All are zero in a forked child and once the map is lost.
     public var information: EnvironmentInformation {
-        guard (try? checkProcess()) != nil, let slot = try? readers.enter() else {
+        guard (try? checkProcess()) != nil, let file = try? currentFile(), let slot = try? file.readers.enter() else {
             return EnvironmentInformation(
                 mapSize: 0, usedBytes: 0, pageSize: 0, maxReaders: 0, readersInUse: 0, lastTransactionID: 0)
         }
-        defer { readers.leave(slot) }
-        let info = mapInfo()
+        defer { file.readers.leave(slot) }
+        let info = file.mapInfo()
         var statistics = MDB_stat()
-        mdb_env_stat(handle, &statistics)
+        mdb_env_stat(file.handle, &statistics)
         let pageSize = Int(statistics.ms_psize)
         return EnvironmentInformation(
             mapSize: Int(info.me_mapsize), usedBytes: (Int(info.me_last_pgno) + 1) * pageSize, pageSize: pageSize,
-            maxReaders: maxReaders, readersInUse: countReaders(), lastTransactionID: Int(info.me_last_txnid))
+            maxReaders: file.maxReaders, readersInUse: countReaders(of: file), lastTransactionID: Int(info.me_last_txnid))
     }
 
     /// LMDB itself tells only how many slots were ever used, but it lists those in use: a line each, which begins with the
     /// process, after a heading or instead of it a remark in parentheses.
-    private func countReaders() -> Int {
+    private func countReaders(of file: EnvironmentFile) -> Int {
         var count = 0
         withUnsafeMutablePointer(to: &count) { count in
             _ = mdb_reader_list(
-                handle,
+                file.handle,
                 { line, context in
                     let line = line.map { String(cString: $0) } ?? ""
                     let isReader = line.first { $0 != " " }?.isNumber ?? false

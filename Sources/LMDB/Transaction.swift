@@ -4,12 +4,12 @@ import CLMDB
 @frozen
 public struct TransactionHandle {
     @usableFromInline let pointer: OpaquePointer
-    @usableFromInline let environment: OpaquePointer
+    @usableFromInline let environment: ObjectIdentifier
     /// Where failures of a write transaction are noted; nil when reading.
     @usableFromInline let writeState: UnsafeMutablePointer<WriteState>?
 
     @usableFromInline
-    init(pointer: OpaquePointer, environment: OpaquePointer, writeState: UnsafeMutablePointer<WriteState>?) {
+    init(pointer: OpaquePointer, environment: ObjectIdentifier, writeState: UnsafeMutablePointer<WriteState>?) {
         self.pointer = pointer
         self.environment = environment
         self.writeState = writeState
@@ -41,7 +41,7 @@ public struct WriteTransaction: ~Copyable, Transaction {
     public let handle: TransactionHandle
     @usableFromInline let state: UnsafeMutablePointer<WriteState>
 
-    init(pointer: OpaquePointer, environment: OpaquePointer, state: UnsafeMutablePointer<WriteState>) {
+    init(pointer: OpaquePointer, environment: ObjectIdentifier, state: UnsafeMutablePointer<WriteState>) {
         handle = TransactionHandle(pointer: pointer, environment: environment, writeState: state)
         self.state = state
     }

@@ -1,7 +1,7 @@
 import KVCodec
 import LMDB
 
-/// The index: everything about a store but the page images. One LMDB file; each method of a write closure changes the
+/// The index: everything about a store but the page images. One LMDB file, which a smaller one can succeed; each method of a write closure changes the
 /// records of one noun and keeps what the others say of it true.
 ///
 /// Knows the records' form and how they refer to each other. Does not know volumes as files, page images, or models' tensors.
@@ -37,7 +37,10 @@ struct Index: Sendable {
     /// What tenants have stored. Key: tenant id.
     let accounts: Database<RawBytes, RawBytes>
 
+    /// The first file's name. Its successors are numbered; see `files`.
     static let fileName = "index.mdb"
+    /// The names of the index's files.
+    static let files = FileGenerations(first: fileName)
     static let storeKey = "store"
     static let magic: UInt64 = 0x0A56_4B4C_4545_5289
     static let formatVersion: UInt16 = 1
@@ -52,6 +55,7 @@ struct Index: Sendable {
         configuration.maxMapSize = Self.mapBytesMax
         configuration.maxDatabases = 24
         configuration.isReadOnly = readOnly
+        configuration.allowsSuccessors = true
         environment = try Environment.open(at: path, configuration: configuration)
         stores = try environment.database(named: "store", keys: UTF8String.self, values: RawBytes.self, creating: creating)
         models = try environment.database(named: "model", keys: UTF8String.self, values: RawBytes.self, creating: creating)
@@ -67,6 +71,17 @@ struct Index: Sendable {
         usages = try environment.database(named: "usage", keys: DigestKey.self, values: RawBytes.self, creating: creating)
         leaves = try environment.database(named: "leaf", keys: RawBytes.self, values: RawBytes.self, creating: creating)
         accounts = try environment.database(named: "account", keys: RawBytes.self, values: RawBytes.self, creating: creating)
+    }
+
+    /// Gives free pages back to the disk when they are at least `bytes`, while others read and write. Copies the whole index.
+    ///
+    /// - Returns: the index file's size in bytes, before and after.
+    func shrink(ifGaining bytes: Int = 1) throws -> (before: Int, after: Int) {
+        guard try environment.freeBytes() >= bytes else {
+            let size = Platform.fileSize(environment.filePath) ?? 0
+            return (size, size)
+        }
+        return try environment.shrink()
     }
 
     // MARK: - The store's own record

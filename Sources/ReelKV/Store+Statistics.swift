@@ -72,7 +72,7 @@ extension Store {
                     livePages: Int(record.livePages))
             }
         }
-        statistics.indexBytes = Platform.fileSize(folder + "/" + Index.fileName) ?? 0
+        statistics.indexBytes = Platform.fileSize(index.environment.filePath) ?? 0
         statistics.storedBytes = try Platform.folderBytes(folder)
         return statistics
     }

@@ -61,8 +61,7 @@ public final class Store: Sendable {
         }
         if Platform.isDirectory(path) {
             // One that was interrupted is begun anew: what makes a store is its record, which comes last.
-            let own: Set = [VolumeSet.folderName, Index.fileName, Index.fileName + "-lock"]
-            guard try own.isSuperset(of: Platform.list(path)) else {
+            guard try Platform.list(path).allSatisfy({ $0 == VolumeSet.folderName || Index.files.owns($0) }) else {
                 throw StoreError(.storeExists, "the folder \(path) is not empty: name a new folder for the store")
             }
             guard (try? StoreCore.open(path, readOnly: true)) == nil else {

@@ -16,6 +16,7 @@ final class StoreCore: Sendable {
         let process = Platform.processID
     }
 
+    /// By the store's folder: the index's file can change while the store is open.
     private static let registry = Mutex<[Platform.FileIdentity: Entry]>([:])
 
     private init(path: String, readOnly: Bool) throws {
@@ -41,7 +42,7 @@ final class StoreCore: Sendable {
     /// - Throws: `StoreError.inUse` for writing to a store that this process has open read-only.
     static func open(_ path: String, readOnly: Bool) throws -> StoreCore {
         // Absolute, because volumes are opened long after, and the process may have changed its folder by then.
-        guard let path = Platform.absolute(path), let identity = Platform.FileIdentity(path: path + "/" + Index.fileName) else {
+        guard let path = Platform.absolute(path), let identity = Platform.FileIdentity(path: path), hasIndex(path) else {
             throw StoreError(.notAStore, "\(path) holds no ReelKV store: create one with `reelkv init --store \(path)`")
         }
         return try registry.withLock { registry in
@@ -56,5 +57,10 @@ final class StoreCore: Sendable {
             registry[identity] = Entry(core: core)
             return core
         }
+    }
+
+    private static func hasIndex(_ folder: String) -> Bool {
+        guard let names = try? Platform.list(folder) else { return false }
+        return Index.files.newest(among: names) != nil
     }
 }

@@ -102,6 +102,37 @@
             return Int(status.st_size)
         }
 
+        @Test("A file for whose successor there is no room stays as it is, and nothing is left of the successor")
+        func noRoomToShrink() throws {
+            let disk = try TinyFileSystem(byteCount: 2 << 20)
+            let environment = try Environment.shrinkable(in: disk.path)
+            let database = try environment.numberedBytes()
+            try environment.write { transaction in
+                for key in 0..<20 {
+                    try database.put(UInt64(key), [UInt8](repeating: UInt8(key), count: 30_001), in: transaction)
+                }
+            }
+            // from no room at all to almost enough
+            for room in [0, 4096, 100_000, 500_000] {
+                let ballast = "\(disk.path)/ballast"
+                try overwrite(ballast, at: 0, with: [UInt8](repeating: 1, count: try freeSpace(disk.path) - room))
+                expectError(.noSpace) { try environment.shrink() }
+                #expect(fileNames(in: disk.path) == ["ballast", "data.mdb", "data.mdb-lock"])
+                try expectStored(20, environment, database)
+                #expect(unlink(ballast) == 0)
+                try environment.write { try database.put(0, [UInt8](repeating: 0, count: 30_001), in: $0) }
+            }
+            try environment.shrink()
+            #expect(fileNames(in: disk.path) == ["data.2.mdb", "data.2.mdb-lock"])
+            try expectStored(20, environment, database)
+        }
+
+        private func freeSpace(_ path: String) throws -> Int {
+            var status = statvfs()
+            guard statvfs(path, &status) == 0 else { throw SystemFailure(code: errno) }
+            return Int(status.f_bavail * UInt(status.f_frsize))
+        }
+
         @Test("On a disk without room for a new file, opening is an error")
         func noRoomToOpen() throws {
             let disk = try TinyFileSystem(byteCount: 64 << 10)

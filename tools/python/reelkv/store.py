@@ -1,5 +1,6 @@
 """A store folder, opened for reading (FORMAT.md, "Overview", "Index", "Volumes")."""
 
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ FORMAT_VERSION = 1
 DEFAULT_TENANT = "default"
 DATABASES = ("store", "model", "tenant", "node", "child", "video", "session", "building", "state", "volume")
 VOLUMES_OPEN_MAX = 16
+OPENING_ATTEMPTS_MAX = 16
+INDEX_GENERATION = re.compile(r"index\.([1-9][0-9]*)\.mdb")
 
 
 @dataclass(frozen=True)
@@ -66,21 +69,21 @@ class Store:
 
     A store must not be opened twice in one process. Others may write it meanwhile: reading takes a slot in LMDB's lock file.
     With `lock=False` no lock file is touched: for a store on a medium that cannot be written, or one that nobody writes.
+
+    What is written after another process has shrunk the index file is not seen: open the store anew for that.
     """
 
     def __init__(self, path, lock: bool = True):
         self.path = Path(path)
         self.lock = lock
-        if not (self.path / "index.mdb").is_file():
-            raise NotStoredError(f"{self.path} is no ReelKV store: it has no index.mdb")
-        self._index = self._open(self.path / "index.mdb", lock, max_dbs=len(DATABASES) + 6)
+        self._index = self._open_index()
         self._volumes: dict[int, lmdb.Environment] = {}
         try:
             self._databases = {name: self._index.open_db(name.encode(), create=False) for name in DATABASES}
             self.record = self._read_record()
         except lmdb.NotFoundError as error:
             self.close()
-            raise FormatError(f"{self.path}/index.mdb is not the index of a ReelKV store: {error}") from None
+            raise FormatError(f"{self.path} has an index that is not one of a ReelKV store: {error}") from None
         except BaseException:
             self.close()
             raise
@@ -96,6 +99,23 @@ class Store:
 
     def __exit__(self, *_):
         self.close()
+
+    def _open_index(self) -> lmdb.Environment:
+        """Opens the newest index file; again, where it was succeeded while it was being opened."""
+        for _ in range(OPENING_ATTEMPTS_MAX):
+            path = newest_index(self.path)
+            if path is None:
+                raise NotStoredError(f"{self.path} is no ReelKV store: it has no index.mdb")
+            try:
+                environment = self._open(path, self.lock, max_dbs=len(DATABASES) + 6)
+            except FormatError:
+                if newest_index(self.path) == path:
+                    raise
+                continue
+            if newest_index(self.path) == path:
+                return environment
+            environment.close()
+        raise FormatError(f"the index of {self.path} is succeeded faster than it can be opened")
 
     def _open(self, path: Path, lock: bool, **options) -> lmdb.Environment:
         try:
@@ -266,6 +286,19 @@ class Store:
             raise FormatError(f"volume {volume_id} is no volume, or of a newer version than {FORMAT_VERSION}")
         if (header.store_id, header.volume_id) != (self.record.store_id, volume_id):
             raise FormatError(f"volume {volume_id} belongs to another store or is another volume")
+
+
+def newest_index(folder: Path) -> Path | None:
+    """The current index file: of `index.mdb`, `index.2.mdb`, ... the one of the highest number. None if there is none."""
+
+    def generation(name: str) -> int:
+        numbered = INDEX_GENERATION.fullmatch(name)
+        number = int(numbered[1]) if numbered else 0
+        return number if number > 1 else int(name == "index.mdb")
+
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    newest = max(names, key=generation, default="")
+    return folder / newest if generation(newest) > 0 else None
 
 
 def _begin(environment: lmdb.Environment) -> lmdb.Transaction:

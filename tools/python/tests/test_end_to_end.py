@@ -9,6 +9,7 @@ import pytest
 
 from reelkv import NotStoredError, Store, verify
 from reelkv.records import NODERECORD_STRUCT
+from reelkv.store import newest_index
 from reelkv.values import BFLOAT16, FLOAT16, FLOAT32
 from support import FIXTURES, PLAIN_PROFILES, TURNED_PROFILES, assert_decodes_as_exported, read_cache
 
@@ -79,6 +80,31 @@ def test_what_is_not_there_is_said(store, tmp_path):
             opened.read(opened.head("video/clip"), 3)
     with pytest.raises(NotStoredError):
         Store(tmp_path)
+
+
+def test_the_newest_index_file_is_the_one_that_is_read(store, tmp_path):
+    """Of an index and its successors the highest number counts, beside lock files and copies that were not completed."""
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    with Store(copy) as opened:
+        nodes = opened.items("node")
+    for number in (2, 10):
+        with lmdb.open(str(newest_index(copy)), subdir=False, max_dbs=16, map_size=1 << 28) as index:
+            with open(copy / f"index.{number}.mdb", "wb") as successor:
+                index.copyfd(successor.fileno(), compact=True)
+        # the former one stays, as after a crash, and holds something else
+        former_path = copy / ("index.mdb" if number == 2 else "index.2.mdb")
+        with lmdb.open(str(former_path), subdir=False, max_dbs=16, map_size=1 << 28) as former:
+            with former.begin(write=True) as transaction:
+                transaction.drop(former.open_db(b"node", transaction, create=False), delete=False)
+        assert newest_index(copy).name == f"index.{number}.mdb"
+        for name in ("index.1.mdb", "index.02.mdb", "index.11.mdb-lock", "index.11.mdb-new", "index.x.mdb", "index.12.mdbx"):
+            (copy / name).write_bytes(b"")
+        with Store(copy) as opened:
+            assert opened.items("node") == nodes
+            assert verify(opened) == []
+    assert newest_index(copy / "volumes") is None
+    assert newest_index(copy / "nothing") is None
 
 
 def test_verification_finds_what_is_damaged(store, tmp_path):

@@ -1,0 +1,110 @@
+import CLMDB
+
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#else
+    import Darwin
+#endif
+
+extension Environment {
+    /// The bytes of the file's free pages: by so much ``shrink()`` makes it smaller, and so much can be written before it grows.
+    ///
+    /// Pages that a running read can still see are among them.
+    ///
+    /// - Complexity: reads the list of free pages, a 500th of their bytes.
+    public func freeBytes() throws -> Int {
+        let read = try beginRead()
+        defer { read.end() }
+        let context = "counting the free pages of \(read.file.path)"
+        var statistics = MDB_stat()
+        try LMDBError.check(mdb_stat(read.transaction, Self.freeList, &statistics), context)
+        var cursor: OpaquePointer?
+        try LMDBError.check(mdb_cursor_open(read.transaction, Self.freeList, &cursor), context)
+        defer { mdb_cursor_close(cursor) }
+        var pages = statistics.ms_branch_pages + statistics.ms_leaf_pages + statistics.ms_overflow_pages
+        var key = MDB_val()
+        var value = MDB_val()
+        while true {
+            let code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)
+            if code == MDB_NOTFOUND { break }
+            try LMDBError.check(code, context)
+            // a list of page numbers, after their count
+            guard value.mv_size >= MemoryLayout<Int>.size else { throw LMDBError(.corrupted, context) }
+            pages += value.mv_data.loadUnaligned(as: Int.self)
+        }
+        return pages * Int(statistics.ms_psize)
+    }
+
+    /// The number that LMDB has given the database of free pages.
+    private static var freeList: MDB_dbi { 0 }
+
+    /// Makes the file as small as its content allows: puts a compacted copy, its *successor*, in its place.
+    ///
+    /// LMDB never gives a file's free pages back. This does, while other threads and processes read and write; they follow to the
+    /// new file with their next transaction, and their `Environment` and ``Database`` values stay good. Writers wait while the
+    /// content is copied, readers wait for nothing. The former file's space is free once every process that has it open has
+    /// followed and reads that began in it have ended.
+    ///
+    /// It copies all that is stored, so look at ``freeBytes()`` first.
+    ///
+    /// - Returns: the size of the file in bytes, before and after.
+    /// - Throws: ``LMDBError/Code/noSpace`` and others, and then the file is what it was; ``LMDBError/Code/busy`` inside a
+    ///   transaction of this thread; ``LMDBError/Code/invalidArgument`` without ``Configuration/allowsSuccessors``;
+    ///   ``LMDBError/Code/permissionDenied`` when the environment is read-only.
+    @discardableResult
+    public func shrink() throws -> (before: Int, after: Int) {
+        try checkProcess()
+        guard let folder else {
+            throw LMDBError(.invalidArgument, "\(path) was opened without allowsSuccessors, and so stays as large as it is")
+        }
+        guard !configuration.isReadOnly else {
+            throw LMDBError(.permissionDenied, "\(path) is open read-only")
+        }
+        guard try !currentFile().readers.isCurrentThreadInside() else {
+            throw LMDBError(.busy, "a file is succeeded outside of transactions, and this thread is in one")
+        }
+        try writerLock.lock()
+        defer { writerLock.unlock() }
+        // Holds off the writers of all processes, so that what is copied is all there is.
+        let (file, transaction) = try beginWrite()
+        let result = Result { try makeSuccessor(of: file, in: folder) }
+        mdb_txn_abort(transaction)
+        if try folder.identity(of: file.successorName) != nil { try follow(from: file) }
+        return try result.get()
+    }
+
+    /// Copies the file to its successor's name and removes it. The caller has its write lock.
+    private func makeSuccessor(of file: EnvironmentFile, in folder: GenerationFolder) throws -> (before: Int, after: Int) {
+        try folder.removeAll(but: file.generation)
+        let name = file.successorName
+        let lockName = name + FileGenerations.lockSuffix
+        let unfinishedName = name + FileGenerations.unfinishedSuffix
+        let before = try file.byteCount()
+        let after: Int
+        do {
+            // Nobody who follows should find that there is no room for it.
+            if configuration.usesLocks { try Self.reserveLockFile(folder.path(of: lockName), configuration) }
+            after = try copyPages(to: unfinishedName, in: folder)
+            try folder.rename(unfinishedName, to: name)
+        } catch {
+            try? folder.remove(unfinishedName)
+            try? folder.remove(lockName)
+            throw error
+        }
+        // From here on the successor is the current file. Where its name may not be durable, the former file stays.
+        try folder.synchronize()
+        try folder.removeAll(but: file.generation + 1)
+        return (before, after)
+    }
+
+    /// - Returns: the size of the copy, which is on the device.
+    private func copyPages(to name: String, in folder: GenerationFolder) throws -> Int {
+        let path = folder.path(of: name)
+        let copy = try FileDescriptor(path: path, flags: O_WRONLY | O_CREAT | O_EXCL, mode: configuration.fileMode)
+        try copyPages(to: copy.number, path, compacting: true)
+        try copy.synchronize(path)
+        return Int(try copy.status(path).st_size)
+    }
+}
