@@ -31,6 +31,8 @@ final class PagePublisher {
     private var pendingBytes = 0
     /// Whether any of what was published was not stored before.
     private var hasNewNodes = false
+    /// Keeps the last stored page that pending ones stand behind from being evicted until the writer's own head holds it.
+    private var lease: Lease?
 
     /// Published together: a commit waits for the disk, so a few pages share one.
     private static let pendingPagesMax = 16
@@ -58,6 +60,11 @@ final class PagePublisher {
                 turnCount: 0, provenanceBytes: 0, writerProcess: process, createdSeconds: now, updatedSeconds: now,
                 writerStarted: Platform.processStart(process) ?? 0))
         headKey = HeadKey(tenant: tenant.id, name: name.name)
+        do {
+            lease = try store.lease(start)
+        } catch let error as StoreError where error.code != .pageUnavailable {
+            // Without a lease the write goes on, and notices when it is published that pages are gone.
+        }
     }
 
     // MARK: - Pages
@@ -70,7 +77,10 @@ final class PagePublisher {
     }
 
     /// Takes a page or piece that is stored already.
-    func adopt(_ hash: Digest, end: Int, tokenCount: Int) throws {
+    ///
+    /// - Parameter lease: taken before it was looked up.
+    func adopt(_ hash: Digest, end: Int, tokenCount: Int, lease: Lease?) throws {
+        self.lease = lease ?? self.lease
         pending.append(Pending(hash: hash, new: nil, end: end, tokenCount: tokenCount))
         if pending.count >= Self.pendingPagesMax { try flush() }
     }
@@ -121,6 +131,7 @@ final class PagePublisher {
         building = key
         pending = []
         pendingBytes = 0
+        lease = nil
     }
 
     /// A model or tenant may have been removed since the write began, and even made anew, with another id.
@@ -217,6 +228,7 @@ final class PagePublisher {
 
     /// Lets go of the unfinished head without deleting anything: a later write of the name finds its pages, and then removes it.
     func release() {
+        lease = nil
         guard let building else { return }
         var orphan = head
         orphan.record.writerProcess = 0
@@ -227,6 +239,7 @@ final class PagePublisher {
 
     /// Removes the unfinished head, and the pages that nothing else shares.
     func remove() {
+        lease = nil
         guard let building else { return }
         try? store.write { try store.index.moveBuilding(building, to: nil, in: $0) }
         try? store.removeDeadVolumes()

@@ -15,6 +15,13 @@ enum Platform {
         return Int64(now.tv_sec)
     }
 
+    /// Seconds of a clock that is never set, so that it never goes back.
+    static func uptimeSeconds() -> Int64 {
+        var now = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &now)
+        return Int64(now.tv_sec)
+    }
+
     static func exists(_ path: String) -> Bool {
         var status = stat()
         return stat(path, &status) == 0

@@ -133,11 +133,12 @@ public final class SequenceWriter {
     private func sealPage() throws {
         let canonical = pageTokens.canonical(origin: pageFirstToken)
         let hash = hasher.page(after: base, tokens: canonical)
+        let lease = try? store.lease(hash, tenant: publisher.tenantID)
         if try store.hasEncoding(
             of: hash, profile: profile, completeFrom: pageCompleteFrom, orInherited: tailSegments.contains { $0.encoding.isLossy }
         ) {
             reusedTokenCount += store.pageTokens - tail.end
-            try publisher.adopt(hash, end: store.pageTokens, tokenCount: tokenCount)
+            try publisher.adopt(hash, end: store.pageTokens, tokenCount: tokenCount, lease: lease)
         } else {
             let inherited = try readTail()
             let page = try encode(
@@ -170,11 +171,12 @@ public final class SequenceWriter {
         let canonical = pageTokens.canonical(origin: pageFirstToken)
         let parent = tail.end == 0 ? base : tail.tip
         let hash = hasher.piece(after: parent, start: tail.end, tokens: canonical)
+        let lease = try? store.lease(hash, tenant: publisher.tenantID)
         if try store.hasEncoding(
             of: hash, profile: .exact, completeFrom: staging.completeFrom(tail.end..<end), orInherited: false)
         {
             reusedTokenCount += end - tail.end
-            try publisher.adopt(hash, end: end, tokenCount: tokenCount)
+            try publisher.adopt(hash, end: end, tokenCount: tokenCount, lease: lease)
         } else {
             let page = try encode(
                 pieceEncoder, hash: hash, parent: parent, start: tail.end, end: end, canonical: canonical, exact: [])

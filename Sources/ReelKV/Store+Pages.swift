@@ -40,14 +40,17 @@ extension Store {
         }
     }
 
-    /// The pages of a stored prefix, from the first on, in the encodings that a restore would read.
+    /// The pages of a stored prefix, from the first on, in the encodings that a restore would read, where they lie now.
+    ///
+    /// - Throws: `StoreError.pageUnavailable` when one was deleted, evicted, re-encoded or found damaged meanwhile.
     public func pages(of prefix: StoredPrefix) throws -> [StoredPage] {
         try read { transaction in
             let context = try PageContext(index, in: transaction)
             return try prefix.segments.map { segment in
+                let current = try index.currentEncoding(segment.encoding, of: segment.hash, in: transaction)
                 let found = try index.nodes.withValue(segment.hash, in: transaction) { bytes in
                     try context.pages(segment.hash, try NodeView(bytes)).first {
-                        $0.pageID == segment.encoding.pageId && $0.volumeID == segment.encoding.volumeId
+                        $0.pageID == current.pageId && $0.volumeID == current.volumeId
                     }
                 }
                 guard let page = found ?? nil else {
@@ -58,16 +61,17 @@ extension Store {
         }
     }
 
-    /// Calls `body` with a page's parsed image; it is valid only inside `body`.
+    /// Calls `body` with a page's parsed image, wherever it lies now; it is valid only inside `body`.
     ///
-    /// - Throws: `StoreError.pageUnavailable` when the page was deleted or is damaged.
+    /// - Throws: `StoreError.pageUnavailable` when the page was deleted, evicted or re-encoded, or is damaged.
     public func withImage<R>(of page: StoredPage, _ body: (PageImage) throws -> R) throws -> R {
+        // a page tells nothing of what follows its error: whatever is stored there now will do
         let segment = PageSegment(
             hash: page.chainHash,
             encoding: EncodingRecord(
                 volumeId: page.volumeID, pageId: page.pageID, imageBytes: UInt32(clamping: page.imageBytes),
-                profileId: page.profileID, flags: 0, keyError: page.keyError, valueError: page.valueError, completeFrom: 0,
-                createdSeconds: page.createdSeconds),
+                profileId: page.profileID, flags: EncodingRecord.inheritedFlag, keyError: page.keyError,
+                valueError: page.valueError, completeFrom: .max, createdSeconds: page.createdSeconds),
             pageFirstToken: page.tokens.lowerBound, nodeTokens: 0..<page.tokens.count, used: 0..<page.tokens.count,
             completeFrom: 0, kind: page.isTail ? .piece : .page)
         return try withImage(of: segment, body)

@@ -33,8 +33,13 @@ extension Store {
     ///     are asked for and must stay valid until this returns.
     ///   - onLayer: called when a layer is complete, in order, never at the same time twice, on one of the decoding threads. So an
     ///     engine can start on layer 0 while layer 1 decodes. An error thrown from it ends the restore.
-    /// - Throws: `StoreError.pageUnavailable` when a page was deleted meanwhile or fails its checksum; it is then quarantined, and
-    ///   the caller matches again or computes the tokens. Nothing of a damaged page reaches the caller's memory as valid.
+    /// What is restored is what the prefix told of: a page that was moved since is read where it lies now. Once `destination` has been
+    /// called nothing that happens to the store can take a page away. While it runs, a store that is open for writing holds a
+    /// lease on the prefix.
+    ///
+    /// - Throws: `StoreError.pageUnavailable` when a page was deleted, evicted or re-encoded meanwhile, or fails its checksum; a damaged
+    ///   one is then quarantined, and the caller matches again or computes the tokens. Nothing of a damaged page reaches the
+    ///   caller's memory as valid.
     public func restore(
         _ prefix: StoredPrefix, layers: Range<Int>? = nil, tokens: Range<Int>? = nil, threads: Int? = nil,
         into destination: (_ layer: Int) throws -> LayerDestination, onLayer: ((RestoredLayer) throws -> Void)? = nil
@@ -43,25 +48,37 @@ extension Store {
         let tokens = tokens ?? 0..<prefix.tokenCount
         try checkRange(layers, within: prefix.model.layers.count, what: "layers")
         try checkRange(tokens, within: prefix.tokenCount, what: "tokens")
+        let segments = prefix.segments.filter { !$0.range.clamped(to: tokens).isEmpty }
+        // Volumes whose files are gone can only be closed when their pages are no longer held.
+        defer { volumes.closeRemoved() }
+        let lease = leaseIfPossible(prefix)
+        defer { withExtendedLifetime(lease) {} }
+        let pages = try hold(segments)
         let destinations = try layers.map { layer in
             let destination = try destination(layer)
             try destination.check(layer: layer, geometry: prefix.model.layers[layer], tokens: tokens.count)
             return destination
         }
-        let segments = prefix.segments.filter { !$0.range.clamped(to: tokens).isEmpty }
-        let threads = threads ?? Platform.processorCount
-        let order = LayerOrder(layers: layers, parts: max(1, segments.count))
-        if segments.isEmpty {
+        try decode(pages, layers: layers, tokens: tokens, threads: threads, into: destinations, onLayer: onLayer)
+    }
+
+    /// Decodes pages, which are consecutive and hold `tokens`, on several threads.
+    private func decode(
+        _ pages: [HeldPage], layers: Range<Int>, tokens: Range<Int>, threads: Int?, into destinations: [LayerDestination],
+        onLayer: ((RestoredLayer) throws -> Void)?
+    ) throws {
+        if pages.isEmpty {
             for layer in layers { try onLayer?(RestoredLayer(layer: layer, firstToken: 0)) }
             return
         }
+        let threads = threads ?? Platform.processorCount
+        let order = LayerOrder(layers: layers, parts: pages.count)
         let scratches = (0..<max(1, threads)).map { _ in DecodeScratch() }
-        try Parallel.forEach(layers.count * segments.count, threads: threads) { item, worker in
-            let (layerIndex, segmentIndex) = item.quotientAndRemainder(dividingBy: segments.count)
-            let segment = segments[segmentIndex]
-            let part = segment.range.clamped(to: tokens)
+        try Parallel.forEach(layers.count * pages.count, threads: threads) { item, worker in
+            let (layerIndex, pageIndex) = item.quotientAndRemainder(dividingBy: pages.count)
+            let part = pages[pageIndex].segment.range.clamped(to: tokens)
             let first = try decode(
-                segment, layer: layers.lowerBound + layerIndex, tokens: part,
+                pages[pageIndex], layer: layers.lowerBound + layerIndex, tokens: part,
                 into: try destinations[layerIndex].tokens(
                     part.lowerBound - tokens.lowerBound..<part.upperBound - tokens.lowerBound),
                 scratch: scratches[worker])
@@ -72,11 +89,12 @@ extension Store {
 
     /// Reads `tokens` (counted from the page's first) of all layers of a segment into staging memory.
     func restore(_ segment: PageSegment, tokens: Range<Int>, into staging: PageStaging) throws {
+        let page = try hold(segment)
         let scratch = DecodeScratch()
         let range = segment.pageFirstToken + tokens.lowerBound..<segment.pageFirstToken + tokens.upperBound
         for layer in 0..<staging.layerCount {
             let first = try decode(
-                segment, layer: layer, tokens: range, into: try staging.destination(layer, tokens: tokens), scratch: scratch)
+                page, layer: layer, tokens: range, into: try staging.destination(layer, tokens: tokens), scratch: scratch)
             if first > range.lowerBound { staging.noteRestored(layer, from: first - segment.pageFirstToken) }
         }
     }
@@ -87,14 +105,15 @@ extension Store {
         }
     }
 
-    /// Decodes the part of a segment that covers `tokens` (indices in the sequence) of one layer.
+    /// Decodes the part of a page that covers `tokens` (indices in the sequence) of one layer.
     ///
     /// - Returns: the first of `tokens` that the layer holds.
     private func decode(
-        _ segment: PageSegment, layer: Int, tokens: Range<Int>, into destination: LayerDestination, scratch: DecodeScratch
+        _ page: HeldPage, layer: Int, tokens: Range<Int>, into destination: LayerDestination, scratch: DecodeScratch
     ) throws -> Int {
+        let segment = page.segment
         let nodeStart = segment.pageFirstToken + segment.nodeTokens.lowerBound
-        return try withImage(of: segment) { image in
+        return try withImage(of: page) { image in
             // a sliding-window layer may hold none of the page, or only its last tokens
             let held = image.layers.indices.contains(layer) ? image.layers[layer]?.tokens.lowerBound : nil
             let first = held.map { min(max(tokens.lowerBound, nodeStart + $0), tokens.upperBound) } ?? tokens.upperBound
@@ -104,49 +123,6 @@ extension Store {
                 layer: layer, tokens: first - nodeStart..<tokens.upperBound - nodeStart, key: part.key, value: part.value,
                 scratch: scratch)
             return first
-        }
-    }
-
-    /// Calls `body` with a segment's parsed image. An image that is damaged, or not where the index says, is quarantined: it counts as
-    /// absent from then on, so that no match offers it again and a new write stores it anew.
-    func withImage<R>(of segment: PageSegment, _ body: (PageImage) throws -> R) throws -> R {
-        let encoding = segment.encoding
-        let problem: String
-        do {
-            let result = try StoreError.translating {
-                try volume(of: encoding).withImage(encoding.pageId) { bytes in
-                    let image = try PageImage(parsing: bytes)
-                    // the chain hash names all of it, but a first token that is off would turn the keys by wrong angles
-                    guard image.identity.chainHash == segment.hash,
-                        image.identity.firstToken == segment.pageFirstToken + segment.nodeTokens.lowerBound,
-                        image.tokenCount == segment.nodeTokens.count
-                    else {
-                        throw CodecError(.damaged, "it is another page's image")
-                    }
-                    return try body(image)
-                }
-            }
-            if let result { return result }
-            problem = "gone (it is not in its volume)"
-        } catch let error as CodecError where error.code == .damaged || error.code == .notAPage {
-            problem = "damaged (\(error))"
-        } catch let error as StoreError where error.code == .damaged {
-            problem = "damaged (\(error))"
-        }
-        try? write { try index.quarantine(segment.hash, volume: encoding.volumeId, page: encoding.pageId, in: $0) }
-        throw StoreError(
-            .pageUnavailable,
-            "the page of tokens \(segment.range) is \(problem) and counts as not stored from now on; restore the tokens before it, or compute them"
-        )
-    }
-
-    /// The open volume that a page lies in. Where it is gone or damaged all its pages are quarantined at once.
-    private func volume(of encoding: EncodingRecord) throws -> Volume {
-        do {
-            return try volumes.volume(encoding.volumeId)
-        } catch let error as StoreError where error.code == .pageUnavailable || error.code == .damaged {
-            try? write { try index.quarantine(volume: encoding.volumeId, in: $0) }
-            throw StoreError(.pageUnavailable, "\(error.message) from now on: compute and store them again")
         }
     }
 }

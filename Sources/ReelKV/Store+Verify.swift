@@ -91,14 +91,26 @@ extension IndexCheck {
                 report.quarantined += 1
                 continue
             }
-            guard let message = check(item.node, item.hash, item.encoding) else { continue }
-            // it may have been deleted since the index was read
-            let isStillThere = try store.read { try store.index.node(item.hash, in: $0)?.encodings.contains(item.encoding) }
-            guard isStillThere == true else { continue }
+            guard let (message, encoding) = try checkFollowing(item.node, item.hash, item.encoding) else { continue }
             problem(.page, item.hash.hex, message)
-            damaged.append((item.hash, item.encoding))
+            damaged.append((item.hash, encoding))
         }
         progress?(all.count, all.count)
+    }
+
+    /// What is wrong with a page image, and the encoding as it lies now; nil when nothing is. A page may have been moved, deleted or
+    /// found damaged since the index was read: it counts as what it is now.
+    private func checkFollowing(
+        _ node: Node, _ hash: Digest, _ known: EncodingRecord
+    ) throws -> (message: String, encoding: EncodingRecord)? {
+        var encoding = known
+        while let message = check(node, hash, encoding) {
+            let stored = try store.read { try store.index.node(hash, in: $0)?.encodings ?? [] }
+            guard let current = stored.first(where: { $0.profileId == known.profileId }), !current.isQuarantined else { return nil }
+            if current.location == encoding.location { return (message, current) }
+            encoding = current
+        }
+        return nil
     }
 
     /// What is wrong with a page image; nil when nothing is.

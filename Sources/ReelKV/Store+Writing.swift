@@ -95,6 +95,26 @@ extension Store {
     ///
     /// - Parameter orInherited: whether one that took over tokens of a lossy page will do.
     func hasEncoding(of hash: Digest, profile: Profile, completeFrom: Int, orInherited: Bool) throws -> Bool {
+        var missed: VolumeSet.Location?
+        while let encoding = try encoding(of: hash, profile: profile, completeFrom: completeFrom, orInherited: orInherited) {
+            do {
+                _ = try StoreError.translating { try volumes.volume(encoding.volumeId) }
+                return true
+            } catch let error as StoreError where error.code == .pageUnavailable {
+                // It may have been moved since the index was read. Where the index says again that it lies there, its file is lost:
+                // store it anew.
+                if encoding.location == missed {
+                    try write { try index.quarantine(hash, volume: encoding.volumeId, page: encoding.pageId, in: $0) }
+                }
+                missed = encoding.location
+            }
+        }
+        return false
+    }
+
+    private func encoding(
+        of hash: Digest, profile: Profile, completeFrom: Int, orInherited: Bool
+    ) throws -> EncodingRecord? {
         let found = try read { transaction in
             try index.nodes.withValue(hash, in: transaction) { bytes in
                 let node = try NodeView(bytes)
@@ -104,14 +124,6 @@ extension Store {
                 }
             }
         }
-        guard let encoding = found ?? nil else { return false }
-        do {
-            _ = try StoreError.translating { try volumes.volume(encoding.volumeId) }
-            return true
-        } catch let error as StoreError where error.code == .pageUnavailable {
-            // its file is lost: store it anew
-            try write { try index.quarantine(hash, volume: encoding.volumeId, page: encoding.pageId, in: $0) }
-            return false
-        }
+        return found ?? nil
     }
 }

@@ -33,6 +33,7 @@ public final class Store: Sendable {
     var folder: String { core.folder }
     var index: Index { core.index }
     var volumes: VolumeSet { core.volumes }
+    var leaseTable: LeaseTable { core.leases }
     private let core: StoreCore
     private let hashers = Mutex<[HasherKey: ChainHasher]>([:])
 
@@ -61,7 +62,8 @@ public final class Store: Sendable {
         }
         if Platform.isDirectory(path) {
             // One that was interrupted is begun anew: what makes a store is its record, which comes last.
-            guard try Platform.list(path).allSatisfy({ $0 == VolumeSet.folderName || Index.files.owns($0) }) else {
+            let folders = [VolumeSet.folderName, LeaseTable.folderName]
+            guard try Platform.list(path).allSatisfy({ folders.contains($0) || Index.files.owns($0) }) else {
                 throw StoreError(.storeExists, "the folder \(path) is not empty: name a new folder for the store")
             }
             guard (try? StoreCore.open(path, readOnly: true)) == nil else {
@@ -69,7 +71,7 @@ public final class Store: Sendable {
             }
         }
         try Platform.makeDirectory(path)
-        try Platform.makeDirectory(path + "/" + VolumeSet.folderName)
+        for folder in [VolumeSet.folderName, LeaseTable.folderName] { try Platform.makeDirectory(path + "/" + folder) }
         try StoreError.translating {
             let index = try Index(at: path + "/" + Index.fileName, readOnly: false, creating: true)
             let record = StoreRecord(

@@ -6,6 +6,7 @@ final class StoreCore: Sendable {
     let folder: String
     let index: Index
     let volumes: VolumeSet
+    let leases: LeaseTable
     let pageTokens: Int
     let isReadOnly: Bool
     let usageLog = UsageLog()
@@ -28,6 +29,7 @@ final class StoreCore: Sendable {
         folder = path
         volumes = VolumeSet(
             folder: path + "/" + VolumeSet.folderName, index: index, record: record, isReadOnly: readOnly)
+        leases = LeaseTable(folder: path + "/" + LeaseTable.folderName)
         pageTokens = Int(record.pageTokens)
         isReadOnly = readOnly
     }

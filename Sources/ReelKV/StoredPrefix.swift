@@ -34,8 +34,8 @@ public enum MatchStop: Hashable, Sendable {
 
 /// A sequence's stored beginning: what a match found, or what a video or session consists of.
 ///
-/// A value like any other: it holds no transaction. Restoring it fails with `pageUnavailable` where its pages were deleted
-/// meanwhile.
+/// A value like any other: it holds no transaction, and no lease. Pages that are moved on the disk later are found again; restoring
+/// fails with `pageUnavailable` where they were deleted, evicted or re-encoded meanwhile.
 public struct StoredPrefix: Sendable {
     /// Tokens stored, exact to the token.
     public let tokenCount: Int

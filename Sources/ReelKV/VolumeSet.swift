@@ -21,6 +21,8 @@ final class VolumeSet: Sendable {
         var locks: [UInt64: FileLock] = [:]
         /// Images appended that no node refers to yet, by volume.
         var unpublished: [UInt64: Int] = [:]
+        /// When the open volumes' files were last looked for, in seconds of the system's own clock.
+        var sweptSeconds: Int64 = 0
     }
 
     private let folder: String
@@ -84,11 +86,28 @@ final class VolumeSet: Sendable {
     /// open all that nobody uses: a volume that somebody does use could not be opened again in another mode.
     private func close(unusedOf state: inout State) {
         let isFull = state.open.count >= Self.openMax
-        for id in Array(state.open.keys) {
-            guard var volume = state.open.removeValue(forKey: id) else { continue }
-            let isUnwanted = volume !== state.active && (isFull || !Platform.exists(path(of: id)))
-            if !isUnwanted || !isKnownUniquelyReferenced(&volume) { state.open[id] = volume }
+        for id in Array(state.open.keys) where isFull || !Platform.exists(path(of: id)) { closeUnlessUsed(id, in: &state) }
+    }
+
+    /// Closes volumes that nobody uses and whose files were removed by another process: until then the disk does not get their space
+    /// back. It may be called often: it looks for the files once a second at most.
+    func closeRemoved() {
+        let open = state.withLock { state -> [UInt64] in
+            let now = Platform.uptimeSeconds()
+            guard now != state.sweptSeconds else { return [] }
+            state.sweptSeconds = now
+            return Array(state.open.keys)
         }
+        let removed = open.filter { !Platform.exists(path(of: $0)) }
+        if removed.isEmpty { return }
+        state.withLock { state in
+            for id in removed { closeUnlessUsed(id, in: &state) }
+        }
+    }
+
+    private func closeUnlessUsed(_ id: UInt64, in state: inout State) {
+        guard var volume = state.open.removeValue(forKey: id) else { return }
+        if volume === state.active || !isKnownUniquelyReferenced(&volume) { state.open[id] = volume }
     }
 
     /// Where no lock file can be made, nobody can be writing either.
@@ -99,7 +118,8 @@ final class VolumeSet: Sendable {
     /// Appends page images to this process's volume; they are on the disk when this returns. Their volumes are kept until the caller
     /// says by `settle` that nodes refer to them, or that none ever will.
     func append(_ images: [some PageBytes]) throws -> [Location] {
-        try appending.withLock { _ in
+        defer { closeRemoved() }
+        return try appending.withLock { _ in
             var locations: [Location] = []
             var isDone = false
             defer { if !isDone { settle(locations) } }
@@ -182,7 +202,9 @@ final class VolumeSet: Sendable {
         }
         do {
             return try state.withLock { state in
-                state.open[id] = nil
+                closeUnlessUsed(id, in: &state)
+                // one that is being read stays known as it is: were it opened a second time, it could be in another mode
+                if state.open[id] != nil { return nil }
                 let volume = try Volume(id: id, path: path, storeID: storeID, bytesMax: bytesMax, mode: .writer)
                 state.open[id] = volume
                 state.active = volume
@@ -190,7 +212,7 @@ final class VolumeSet: Sendable {
                 return volume
             }
         } catch {
-            // damaged, or still open for reading in this process: leave it, another will do
+            // damaged: leave it, another will do
             if size > 0 { return nil }
             try? index.environment.write { _ = try index.volumes.delete(id, in: $0) }
             try? removeFiles(path)

@@ -932,3 +932,89 @@ package struct VolumeHeader: FixedLayoutRecord, Hashable, Sendable {
         bytes.storeLittleEndian(volumeId, at: offset + 24)
     }
 }
+
+/// The first 64 bytes of a process's lease file.
+package struct LeaseHeader: FixedLayoutRecord, Hashable, Sendable {
+    package static let byteCount = 64
+
+    /// the bytes 89 52 4B 56 4C 53 45 0A in order: a lease file
+    package var magic: UInt64
+    /// 1; a reader takes the slots of a greater one for leases all the same
+    package var formatVersion: UInt16
+    /// the process that owns the file
+    package var processId: UInt32
+    /// when that process started, in the system's own unit
+    package var processStarted: UInt64
+    /// Unix time
+    package var openedSeconds: Int64
+
+    // swift-format-ignore
+    package init(magic: UInt64, formatVersion: UInt16, processId: UInt32, processStarted: UInt64, openedSeconds: Int64) {
+        self.magic = magic
+        self.formatVersion = formatVersion
+        self.processId = processId
+        self.processStarted = processStarted
+        self.openedSeconds = openedSeconds
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        magic = bytes.loadLittleEndian(at: offset + 0, as: UInt64.self)
+        formatVersion = bytes.loadLittleEndian(at: offset + 8, as: UInt16.self)
+        processId = bytes.loadLittleEndian(at: offset + 12, as: UInt32.self)
+        processStarted = bytes.loadLittleEndian(at: offset + 16, as: UInt64.self)
+        openedSeconds = bytes.loadLittleEndian(at: offset + 24, as: Int64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(magic, at: offset + 0)
+        bytes.storeLittleEndian(formatVersion, at: offset + 8)
+        bytes.storeZero(at: offset + 10, count: 2)
+        bytes.storeLittleEndian(processId, at: offset + 12)
+        bytes.storeLittleEndian(processStarted, at: offset + 16)
+        bytes.storeLittleEndian(openedSeconds, at: offset + 24)
+        bytes.storeZero(at: offset + 32, count: 32)
+    }
+}
+
+/// One slot of a lease file: a node that its owner's process needs. A slot of zeros is free.
+package struct LeaseRecord: FixedLayoutRecord, Hashable, Sendable {
+    package static let byteCount = 64
+
+    /// the node; it and all before it are not evicted
+    package var chainHash: Digest
+    /// Unix time
+    package var takenSeconds: Int64
+    /// the tenant; 0 when it is not known
+    package var tenantId: UInt32
+    /// XXH3-64 of the 56 bytes before
+    package var checksum: UInt64
+
+    // swift-format-ignore
+    package init(chainHash: Digest, takenSeconds: Int64, tenantId: UInt32, checksum: UInt64) {
+        self.chainHash = chainHash
+        self.takenSeconds = takenSeconds
+        self.tenantId = tenantId
+        self.checksum = checksum
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        chainHash = bytes.loadLittleEndian(at: offset + 0, as: Digest.self)
+        takenSeconds = bytes.loadLittleEndian(at: offset + 32, as: Int64.self)
+        tenantId = bytes.loadLittleEndian(at: offset + 40, as: UInt32.self)
+        checksum = bytes.loadLittleEndian(at: offset + 56, as: UInt64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(chainHash, at: offset + 0)
+        bytes.storeLittleEndian(takenSeconds, at: offset + 32)
+        bytes.storeLittleEndian(tenantId, at: offset + 40)
+        bytes.storeZero(at: offset + 44, count: 12)
+        bytes.storeLittleEndian(checksum, at: offset + 56)
+    }
+}

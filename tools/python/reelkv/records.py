@@ -461,3 +461,36 @@ class VolumeHeader(NamedTuple):
 
 
 VOLUMEHEADER_STRUCT = struct.Struct("<QH6xQQ")
+
+
+class LeaseHeader(NamedTuple):
+    """The first 64 bytes of a process's lease file."""
+
+    magic: int
+    format_version: int
+    process_id: int
+    process_started: int
+    opened_seconds: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "LeaseHeader":
+        return cls._make(LEASEHEADER_STRUCT.unpack_from(data, offset))
+
+
+LEASEHEADER_STRUCT = struct.Struct("<QH2xIQq32x")
+
+
+class LeaseRecord(NamedTuple):
+    """One slot of a lease file: a node that its owner's process needs. A slot of zeros is free."""
+
+    chain_hash: bytes
+    taken_seconds: int
+    tenant_id: int
+    checksum: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "LeaseRecord":
+        return cls._make(LEASERECORD_STRUCT.unpack_from(data, offset))
+
+
+LEASERECORD_STRUCT = struct.Struct("<32sqI12xQ")
