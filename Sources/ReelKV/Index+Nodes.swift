@@ -36,6 +36,7 @@ extension Index {
                 try releaseEncoding(old, in: transaction)
                 stored.encodings[same] = encoding
             } else {
+                stored.encodings.removeAll(where: \.isLost)
                 guard stored.encodings.count < Node.encodingsMax else { return false }
                 stored.encodings.append(encoding)
             }
@@ -49,10 +50,12 @@ extension Index {
                 ChildKey.key(of: hash, base: node.record.base, tokens: tokens), hash.bytes, in: transaction)
         }
         try account(for: encoding, in: transaction)
+        try count(appendedBytes: Int(encoding.imageBytes), in: transaction)
         return true
     }
 
-    private func account(for encoding: EncodingRecord, in transaction: borrowing WriteTransaction) throws {
+    /// Counts an encoding as written to, and living in, its volume.
+    func account(for encoding: EncodingRecord, in transaction: borrowing WriteTransaction) throws {
         try updateVolume(encoding.volumeId, in: transaction) { volume in
             volume.liveBytes += UInt64(encoding.imageBytes)
             volume.livePages += 1
@@ -109,7 +112,9 @@ extension Index {
         for encoding in node.encodings { try releaseEncoding(encoding, in: transaction) }
     }
 
-    private func releaseEncoding(_ encoding: EncodingRecord, in transaction: borrowing WriteTransaction) throws {
+    /// Counts an encoding as no longer living in its volume.
+    func releaseEncoding(_ encoding: EncodingRecord, in transaction: borrowing WriteTransaction) throws {
+        if encoding.isLost { return }
         try updateVolume(encoding.volumeId, in: transaction) { volume in
             volume.liveBytes -= min(volume.liveBytes, UInt64(encoding.imageBytes))
             volume.livePages -= min(volume.livePages, 1)
@@ -129,6 +134,8 @@ extension Index {
 
     /// Marks all encodings in a volume as damaged.
     func quarantine(volume id: UInt64, in transaction: borrowing WriteTransaction) throws {
+        // in a volume that was compacted away nothing lies any more
+        guard try volumes.contains(id, in: transaction) else { return }
         var affected: [(hash: Digest, node: Node)] = []
         try nodes.forEachRaw(in: .all, in: transaction) { key, value in
             let view = try NodeView(value)

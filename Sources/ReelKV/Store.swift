@@ -33,7 +33,7 @@ public final class Store: Sendable {
     var folder: String { core.folder }
     var index: Index { core.index }
     var volumes: VolumeSet { core.volumes }
-    private let core: StoreCore
+    let core: StoreCore
     private let hashers = Mutex<[HasherKey: ChainHasher]>([:])
 
     private struct HasherKey: Hashable {

@@ -8,6 +8,7 @@ final class StoreCore: Sendable {
     let volumes: VolumeSet
     let pageTokens: Int
     let isReadOnly: Bool
+    let compactionSteps = Mutex(CompactionSteps())
 
     private struct Entry {
         weak var core: StoreCore?

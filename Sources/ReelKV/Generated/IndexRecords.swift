@@ -77,6 +77,56 @@ package struct StoreRecord: FixedLayoutRecord, Hashable, Sendable {
     }
 }
 
+/// What was done to the store since it was created. Counters only grow.
+package struct CounterRecord: FixedLayoutRecord, Hashable, Sendable {
+    package static let byteCount = 128
+
+    /// bytes of page images published for callers
+    package var appendedBytes: UInt64
+    /// bytes of page images copied by compaction
+    package var copiedBytes: UInt64
+    /// bytes of page images written by demotion
+    package var demotedBytes: UInt64
+    /// page images dropped by eviction
+    package var evictedPages: UInt64
+    /// their bytes
+    package var evictedBytes: UInt64
+    /// volumes removed by compaction
+    package var compactedVolumes: UInt64
+
+    // swift-format-ignore
+    package init(appendedBytes: UInt64, copiedBytes: UInt64, demotedBytes: UInt64, evictedPages: UInt64, evictedBytes: UInt64, compactedVolumes: UInt64) {
+        self.appendedBytes = appendedBytes
+        self.copiedBytes = copiedBytes
+        self.demotedBytes = demotedBytes
+        self.evictedPages = evictedPages
+        self.evictedBytes = evictedBytes
+        self.compactedVolumes = compactedVolumes
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        appendedBytes = bytes.loadLittleEndian(at: offset + 0, as: UInt64.self)
+        copiedBytes = bytes.loadLittleEndian(at: offset + 8, as: UInt64.self)
+        demotedBytes = bytes.loadLittleEndian(at: offset + 16, as: UInt64.self)
+        evictedPages = bytes.loadLittleEndian(at: offset + 24, as: UInt64.self)
+        evictedBytes = bytes.loadLittleEndian(at: offset + 32, as: UInt64.self)
+        compactedVolumes = bytes.loadLittleEndian(at: offset + 40, as: UInt64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(appendedBytes, at: offset + 0)
+        bytes.storeLittleEndian(copiedBytes, at: offset + 8)
+        bytes.storeLittleEndian(demotedBytes, at: offset + 16)
+        bytes.storeLittleEndian(evictedPages, at: offset + 24)
+        bytes.storeLittleEndian(evictedBytes, at: offset + 32)
+        bytes.storeLittleEndian(compactedVolumes, at: offset + 40)
+        bytes.storeZero(at: offset + 48, count: 80)
+    }
+}
+
 /// A model: followed by layer_count LayerRecords, then rotary_count rotary tables.
 package struct ModelRecord: FixedLayoutRecord, Hashable, Sendable {
     package static let byteCount = 64
@@ -339,9 +389,9 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
 package struct EncodingRecord: FixedLayoutRecord, Hashable, Sendable {
     package static let byteCount = 48
 
-    /// the volume
+    /// the volume; 0 when the image is lost
     package var volumeId: UInt64
-    /// the key of the page image in the volume
+    /// the key of the page image in the volume; 0 when it is lost
     package var pageId: UInt64
     /// length of the page image
     package var imageBytes: UInt32

@@ -164,6 +164,24 @@ class StoreRecord(NamedTuple):
 STORERECORD_STRUCT = struct.Struct("<QHHIQqQQIIQ16x")
 
 
+class CounterRecord(NamedTuple):
+    """What was done to the store since it was created. Counters only grow."""
+
+    appended_bytes: int
+    copied_bytes: int
+    demoted_bytes: int
+    evicted_pages: int
+    evicted_bytes: int
+    compacted_volumes: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "CounterRecord":
+        return cls._make(COUNTERRECORD_STRUCT.unpack_from(data, offset))
+
+
+COUNTERRECORD_STRUCT = struct.Struct("<QQQQQQ80x")
+
+
 class ModelRecord(NamedTuple):
     """A model: followed by layer_count LayerRecords, then rotary_count rotary tables."""
 
