@@ -78,11 +78,16 @@ public struct PageImage: @unchecked Sendable {
         }
     }
 
-    /// Checks every checksum and parses every section; touches the whole image.
-    public func verifyAll() throws(CodecError) {
+    /// Checks the checksum of the whole image.
+    public func verifyChecksum() throws(CodecError) {
         guard try Checksum.of(bytes, 0..<56, then: PageHeader.byteCount..<bytes.count) == checksum else {
             throw .damaged("the page does not match its checksum")
         }
+    }
+
+    /// Checks every checksum and parses every section; touches the whole image.
+    public func verifyAll() throws(CodecError) {
+        try verifyChecksum()
         for index in layers.indices where layers[index] != nil {
             try verify(layer: index)
             _ = try section(index)

@@ -135,8 +135,6 @@ extension Index {
 }
 
 extension EncodingRecord {
-    var location: VolumeSet.Location { VolumeSet.Location(volume: volumeId, page: pageId) }
-
     /// Whether it may be read where `known` was promised: it is `known`, wherever it lies, or took its place for being better.
     func isAsGood(as known: EncodingRecord) -> Bool {
         !isQuarantined && profileId == known.profileId && keyError <= known.keyError && valueError <= known.valueError

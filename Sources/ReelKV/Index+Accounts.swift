@@ -5,7 +5,7 @@ import LMDB
 
 extension Index {
     private static let settingsKey = "settings"
-    private static let countersKey = "counters"
+    static let countersKey = "counters"
 
     func settings(in transaction: borrowing some Transaction & ~Copyable) throws -> SettingsRecord {
         try fixedRecord(Self.settingsKey, in: transaction) ?? .none
@@ -25,6 +25,10 @@ extension Index {
         var counters = try counters(in: transaction)
         change(&counters)
         try putFixedRecord(Self.countersKey, counters, in: transaction)
+    }
+
+    func count(copiedBytes: Int, in transaction: borrowing WriteTransaction) throws {
+        try updateCounters(in: transaction) { $0.copiedBytes += UInt64(copiedBytes) }
     }
 
     /// A record of the store's own under a name; nil when it was never put.

@@ -39,6 +39,7 @@ extension Index {
                 try releaseEncoding(old, of: stored.record.tenantId, in: transaction)
                 stored.encodings[same] = encoding
             } else {
+                stored.encodings.removeAll(where: \.isLost)
                 guard stored.encodings.count < Node.encodingsMax else { return (false, false) }
                 stored.encodings.append(encoding)
             }
@@ -57,7 +58,8 @@ extension Index {
         return (true, true)
     }
 
-    private func account(
+    /// Counts an encoding as written to, and living in, its volume.
+    func account(
         for encoding: EncodingRecord, of tenant: UInt32, in transaction: borrowing WriteTransaction
     ) throws {
         try updateVolume(encoding.volumeId, in: transaction) { volume in
@@ -131,9 +133,11 @@ extension Index {
         for encoding in node.encodings { try releaseEncoding(encoding, of: node.record.tenantId, in: transaction) }
     }
 
+    /// Counts an encoding as no longer living in its volume.
     func releaseEncoding(
         _ encoding: EncodingRecord, of tenant: UInt32, in transaction: borrowing WriteTransaction
     ) throws {
+        if encoding.isLost { return }
         try updateVolume(encoding.volumeId, in: transaction) { volume in
             volume.liveBytes -= min(volume.liveBytes, UInt64(encoding.imageBytes))
             volume.livePages -= min(volume.livePages, 1)
@@ -157,6 +161,8 @@ extension Index {
 
     /// Marks all encodings in a volume as damaged.
     func quarantine(volume id: UInt64, in transaction: borrowing WriteTransaction) throws {
+        // in a volume that was compacted away nothing lies any more
+        guard try volumes.contains(id, in: transaction) else { return }
         var affected: [(hash: Digest, node: Node)] = []
         try nodes.forEachRaw(in: .all, in: transaction) { key, value in
             let view = try NodeView(value)

@@ -149,6 +149,14 @@ enum Platform {
         return blocks.overflow ? .max : Int(clamping: blocks.partialValue)
     }
 
+    /// Waits, or less where a signal comes in.
+    static func sleep(seconds: Double) {
+        var time = timespec()
+        time.tv_sec = Int(seconds)
+        time.tv_nsec = Int((seconds - seconds.rounded(.down)) * 1e9)
+        nanosleep(&time, nil)
+    }
+
     static var processorCount: Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }
 
     static var processID: UInt32 { UInt32(bitPattern: getpid()) }

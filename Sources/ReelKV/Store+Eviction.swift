@@ -38,9 +38,8 @@ extension Store {
     /// Evicts in one transaction, by any policy. A dry run undoes it.
     private func evict(fileBytes: Int, policy: EvictionPolicy?, isDryRun: Bool) throws -> EvictionReport {
         if policy == nil, !isDryRun { return try evict(ofTenant: nil) { $0.fileBytes < fileBytes } }
-        let leased = try leasedTips()
         do {
-            let report = try writeWithUses { transaction in
+            let report = try evicting { leased, transaction in
                 let own = try index.settings(in: transaction)
                 if let policy { try index.rankAll(by: policy, in: transaction) }
                 var report = EvictionReport()
@@ -75,9 +74,8 @@ extension Store {
         var report = EvictionReport()
         var hasUnpinned = false
         while isWanted(report) {
-            let leased = try leasedTips()
             let before = report
-            report = try writeWithUses { transaction in
+            report = try evicting { leased, transaction in
                 var report = before
                 while isWanted(report), report.pages - before.pages < Self.sliceMax,
                     let leaf = try index.victim(ofTenant: tenant, excluding: leased, in: transaction)
@@ -101,8 +99,7 @@ extension Store {
         guard let seconds = settings.unusedSecondsMax else { return report }
         let since = Platform.unixSeconds() - Int64(clamping: seconds)
         while true {
-            let leased = try leasedTips()
-            let slice = try writeWithUses { transaction in
+            let slice = try evicting { leased, transaction in
                 var slice = EvictionReport()
                 let expired = try index.leaves(
                     unusedSince: since, atMost: Self.sliceMax, excluding: leased, in: transaction)
@@ -116,6 +113,13 @@ extension Store {
         return report
     }
 
+    /// Runs a write transaction that evicts, with the nodes that it must leave alone: those that readers hold, whatever their process.
+    private func evicting<R>(
+        _ body: (_ leased: Set<Digest>, borrowing WriteTransaction) throws -> R
+    ) throws -> R {
+        try leaseTable.excludingLeased { leased in try writeWithUses { try body(leased, $0) } }
+    }
+
     /// Lets what writers left unfinished that have died be evicted.
     ///
     /// - Returns: how many unfinished sequences there were.
@@ -125,19 +129,5 @@ extension Store {
             for (key, _) in abandoned { try index.moveBuilding(key, to: nil, isKeeping: true, in: transaction) }
             return abandoned.count
         }
-    }
-}
-
-extension Store {
-    /// The nodes that readers hold, whatever the process.
-    func leasedTips() throws -> Set<Digest> { [] }
-
-    func compactStep(bytesMax: Int) throws -> (copied: Int, freed: Int) { (0, 0) }
-}
-
-extension VolumeSet {
-    var sealBytes: Int {
-        get { bytesMax }
-        set {}
     }
 }

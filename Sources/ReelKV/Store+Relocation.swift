@@ -1,33 +1,6 @@
 import KVCodec
 import LMDB
 
-extension Index {
-    /// Makes the index say that an encoding lies elsewhere, where its image was copied to. The new volume's bytes count as live there,
-    /// not as written: nothing was stored that was not stored before.
-    ///
-    /// - Returns: false when the encoding is no longer where it was; nothing is changed then.
-    func relocate(
-        _ hash: Digest, from old: VolumeSet.Location, to new: VolumeSet.Location, in transaction: borrowing WriteTransaction
-    ) throws -> Bool {
-        guard var node = try node(hash, in: transaction),
-            let place = node.encodings.firstIndex(where: { $0.location == old })
-        else { return false }
-        node.encodings[place].volumeId = new.volume
-        node.encodings[place].pageId = new.page
-        try putNode(node, hash: hash, in: transaction)
-        let bytes = UInt64(node.encodings[place].imageBytes)
-        try updateVolume(old.volume, in: transaction) { volume in
-            volume.liveBytes -= min(volume.liveBytes, bytes)
-            volume.livePages -= min(volume.livePages, 1)
-        }
-        try updateVolume(new.volume, in: transaction) { volume in
-            volume.liveBytes += bytes
-            volume.livePages += 1
-        }
-        return true
-    }
-}
-
 extension Store {
     /// Copies pages' images into the volume that this process writes, lets the index say that they lie there, and removes volumes in
     /// which nothing is left. Pages that are gone already are passed over.
@@ -50,19 +23,11 @@ extension Store {
     /// Drops one encoding of a page that is stored in others too, as when it was re-encoded to another profile.
     package func dropEncoding(_ page: StoredPage) throws {
         try write { transaction in
-            var node = try index.requiredNode(page.chainHash, in: transaction)
-            let dropped = node.encodings.filter { $0.volumeId == page.volumeID && $0.pageId == page.pageID }
-            guard node.encodings.count > dropped.count else {
+            let place = VolumeSet.Location(volume: page.volumeID, page: page.pageID)
+            guard try index.requiredNode(page.chainHash, in: transaction).encodings.count > 1 else {
                 throw StoreError(.invalidArgument, "it is the page's only encoding")
             }
-            node.encodings.removeAll { dropped.contains($0) }
-            try index.putNode(node, hash: page.chainHash, in: transaction)
-            for encoding in dropped {
-                try index.updateVolume(encoding.volumeId, in: transaction) { volume in
-                    volume.liveBytes -= min(volume.liveBytes, UInt64(encoding.imageBytes))
-                    volume.livePages -= min(volume.livePages, 1)
-                }
-            }
+            try index.dropEncoding(page.chainHash, at: place, in: transaction)
         }
         try removeDeadVolumes()
     }

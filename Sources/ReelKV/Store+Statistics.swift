@@ -24,6 +24,8 @@ public struct StoreStatistics: Hashable, Sendable {
         public var fileBytes: Int
         public var liveBytes: Int
         public var livePages: Int
+        /// Bytes of page images in it that nothing refers to any more.
+        public var deadBytes: Int
     }
 
     /// Tokens stored, each once however many sequences share it.
@@ -43,7 +45,18 @@ public struct StoreStatistics: Hashable, Sendable {
     public var building = 0
     public var profiles: [Profile] = []
     public var volumes: [Volume] = []
+    /// Bytes of page images published for callers since the store was created.
+    public var appendedBytes = 0
+    /// Bytes of page images copied by compaction, and written by demotion.
+    public var copiedBytes = 0
+    public var demotedBytes = 0
+    /// Volumes removed by compaction.
+    public var compactedVolumes = 0
 
+    /// Bytes of page images written for each byte that was appended for callers; 1 when nothing was copied.
+    public var writeAmplification: Double {
+        appendedBytes > 0 ? Double(appendedBytes + copiedBytes + demotedBytes) / Double(appendedBytes) : 1
+    }
     public var bitsPerElement: Double { Self.bits(storedBytes, elements) }
     /// Uncompressed bytes over stored bytes.
     public var ratio: Double { storedBytes > 0 ? Double(exactBytes) / Double(storedBytes) : 0 }
@@ -65,12 +78,18 @@ extension Store {
             statistics.sessions = try index.sessions.count(in: transaction)
             statistics.building = try index.building.count(in: transaction)
             try countNodes(Dictionary(models.map { ($0.id, $0.spec) }) { first, _ in first }, into: &statistics, in: transaction)
-            statistics.volumes = try index.allVolumes(in: transaction).map { id, record in
-                StoreStatistics.Volume(
-                    id: id, fileName: VolumeSet.fileName(of: id), isSealed: record.isSealed,
-                    fileBytes: Platform.fileSize(volumes.path(of: id)) ?? 0, liveBytes: Int(record.liveBytes),
-                    livePages: Int(record.livePages))
+            statistics.volumes = try index.allVolumes(in: transaction).map { (id, record) -> StoreStatistics.Volume in
+                let fileBytes = Platform.fileSize(volumes.path(of: id)) ?? 0
+                return StoreStatistics.Volume(
+                    id: id, fileName: VolumeSet.fileName(of: id), isSealed: record.isSealed, fileBytes: fileBytes,
+                    liveBytes: Int(record.liveBytes), livePages: Int(record.livePages),
+                    deadBytes: record.deadBytes(fileBytes: fileBytes))
             }
+            let counters = try index.counters(in: transaction)
+            statistics.appendedBytes = Int(clamping: counters.appendedBytes)
+            statistics.copiedBytes = Int(clamping: counters.copiedBytes)
+            statistics.demotedBytes = Int(clamping: counters.demotedBytes)
+            statistics.compactedVolumes = Int(clamping: counters.compactedVolumes)
         }
         statistics.indexBytes = Platform.fileSize(index.environment.filePath) ?? 0
         statistics.storedBytes = try Platform.folderBytes(folder)

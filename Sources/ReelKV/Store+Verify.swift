@@ -56,8 +56,12 @@ extension Store {
 extension IndexCheck {
     mutating func checkVolumes() throws {
         var live: [UInt64: (bytes: UInt64, pages: UInt64)] = [:]
-        for node in nodes.values {
+        for (hash, node) in nodes {
             for encoding in node.encodings {
+                if encoding.isLost {
+                    if !encoding.isQuarantined { problem(.node, hash.hex, "an encoding lies nowhere, but counts as stored") }
+                    continue
+                }
                 live[encoding.volumeId, default: (0, 0)].bytes += UInt64(encoding.imageBytes)
                 live[encoding.volumeId, default: (0, 0)].pages += 1
             }

@@ -34,7 +34,7 @@ public final class Store: Sendable {
     var index: Index { core.index }
     var volumes: VolumeSet { core.volumes }
     var leaseTable: LeaseTable { core.leases }
-    private let core: StoreCore
+    let core: StoreCore
     private let hashers = Mutex<[HasherKey: ChainHasher]>([:])
 
     private struct HasherKey: Hashable {

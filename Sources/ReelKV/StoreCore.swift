@@ -10,6 +10,7 @@ final class StoreCore: Sendable {
     let pageTokens: Int
     let isReadOnly: Bool
     let usageLog = UsageLog()
+    let compactionSteps = Mutex(CompactionSteps())
 
     private struct Entry {
         weak var core: StoreCore?

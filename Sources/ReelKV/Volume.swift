@@ -83,6 +83,19 @@ final class Volume: Sendable {
         }
     }
 
+    /// Calls `visit` with the images behind a page, in rising order, until it returns false, and then `body`: the images' bytes are valid
+    /// until that returns.
+    func readImages<R>(
+        after page: UInt64, _ visit: (UInt64, UnsafeRawBufferPointer) throws -> Bool, then body: () throws -> R
+    ) throws -> R {
+        try environment.read { transaction in
+            try pages.forEachRaw(in: .after(max(page, Self.headerPage)), in: transaction) { key, value in
+                try visit(UInt64(bigEndian: key.loadUnaligned(as: UInt64.self)), value) ? .continue : .stop
+            }
+            return try body()
+        }
+    }
+
     /// Appends the images; they are on the disk when this returns.
     ///
     /// - Returns: their page ids, in order; nil when the volume has no room for all of them, and then holds none of them.

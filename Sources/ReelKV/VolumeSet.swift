@@ -23,6 +23,7 @@ final class VolumeSet: Sendable {
         var unpublished: [UInt64: Int] = [:]
         /// When the open volumes' files were last looked for, in seconds of the system's own clock.
         var sweptSeconds: Int64 = 0
+        var sealBytes: Int
     }
 
     private let folder: String
@@ -30,7 +31,7 @@ final class VolumeSet: Sendable {
     private let storeID: UInt64
     let bytesMax: Int
     private let isReadOnly: Bool
-    private let state = Mutex(State())
+    private let state: Mutex<State>
     /// Held while appending, so that one batch after another goes into the active volume.
     private let appending = Mutex(())
 
@@ -47,7 +48,18 @@ final class VolumeSet: Sendable {
         storeID = record.storeId
         bytesMax = Int(clamping: record.volumeBytesMax)
         self.isReadOnly = isReadOnly
+        state = Mutex(State(sealBytes: bytesMax))
     }
+
+    /// Bytes of a file at which its volume is sealed, even if more would fit: space comes back in units of it. At most what a volume
+    /// can hold, which is also what it is unless it is set.
+    var sealBytes: Int {
+        get { state.withLock { $0.sealBytes } }
+        set { state.withLock { $0.sealBytes = min(max(1, newValue), bytesMax) } }
+    }
+
+    /// The volume that this process appends to.
+    var activeID: UInt64? { state.withLock { $0.active?.id } }
 
     func path(of id: UInt64) -> String { "\(folder)/\(Self.fileName(of: id))" }
 
@@ -136,6 +148,7 @@ final class VolumeSet: Sendable {
                     state.withLock { $0.unpublished[volume.id, default: 0] += pages.count }
                     locations += pages.map { Location(volume: volume.id, page: $0) }
                     rest = rest.dropFirst(batch.count)
+                    if Platform.fileSize(path(of: volume.id)) ?? 0 >= sealBytes { try retireActive(volume) }
                 } else {
                     try sealActive(volume, lacking: rest.first?.count ?? 0)
                 }
@@ -196,7 +209,7 @@ final class VolumeSet: Sendable {
         let isLost = size == 0 && (record?.writtenPages ?? 1) > 0
         if isLost { try removeFiles(path) }
         guard let record, !record.isSealed else { return nil }
-        if isLost || size >= bytesMax / 8 * 7 {
+        if isLost || size >= min(bytesMax / 8 * 7, sealBytes) {
             try seal(id)
             return nil
         }
@@ -237,6 +250,11 @@ final class VolumeSet: Sendable {
                 "a page image of \(lacking) bytes does not fit an empty volume of \(bytesMax) bytes: create the store with larger volumes"
             )
         }
+        try retireActive(volume)
+    }
+
+    /// Seals the active volume. Its lock stays until what was appended to it is published.
+    private func retireActive(_ volume: Volume) throws {
         try seal(volume.id)
         state.withLock { state in
             state.active = nil
@@ -265,15 +283,53 @@ final class VolumeSet: Sendable {
 
     private func removeIfDead(_ id: UInt64) throws {
         guard let lock = try FileLock(path: path(of: id)) else { return }
+        _ = try removeIfDead(id, holding: lock)
+    }
+
+    /// Removes a volume whose lock the caller holds, its record first.
+    ///
+    /// - Parameter isCompacted: whether compaction emptied it, which is counted.
+    /// - Returns: the bytes of its files; nil when something lives in it.
+    func removeIfDead(_ id: UInt64, holding lock: FileLock, isCompacted: Bool = false) throws -> Int? {
         defer { withExtendedLifetime(lock) {} }
         let isDead = try index.environment.write { transaction in
             guard try index.volume(id, in: transaction)?.livePages ?? 0 == 0 else { return false }
             _ = try index.volumes.delete(id, in: transaction)
+            if isCompacted { try index.updateCounters(in: transaction) { $0.compactedVolumes &+= 1 } }
             return true
         }
-        guard isDead else { return }
+        guard isDead else { return nil }
+        let bytes = fileBytes(of: id)
         state.withLock { _ = $0.open.removeValue(forKey: id) }
         try removeFiles(path(of: id))
+        return bytes
+    }
+
+    /// Bytes of a volume's files.
+    private func fileBytes(of id: UInt64) -> Int {
+        (Platform.fileSize(path(of: id)) ?? 0) + (Platform.fileSize(path(of: id) + "-lock") ?? 0)
+    }
+
+    // MARK: - Compaction
+
+    /// Takes a volume out of use, for its images to be copied elsewhere: from now on nobody appends to it or publishes what lies in it.
+    ///
+    /// - Returns: its lock; nil when another process owns it, when this one has yet to publish images in it, and when it is gone.
+    func retire(_ id: UInt64) throws -> FileLock? {
+        try appending.withLock { _ in
+            if let active = state.withLock({ $0.active }), active.id == id { try retireActive(active) }
+        }
+        let path = path(of: id)
+        guard let lock = try FileLock(path: path) else { return nil }
+        // what was known before the lock was held may be out of date
+        let record = try index.environment.read { try index.volume(id, in: $0) }
+        guard let record, Platform.fileSize(path) ?? 0 > 0 else {
+            // taking the lock has made an empty file; a new volume's will be its writer's
+            if record?.writtenPages ?? 1 > 0 { try removeFiles(path) }
+            return nil
+        }
+        if !record.isSealed { try seal(id) }
+        return lock
     }
 
     private func removeFiles(_ path: String) throws {

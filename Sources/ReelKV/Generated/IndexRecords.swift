@@ -353,9 +353,9 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
 package struct EncodingRecord: FixedLayoutRecord, Hashable, Sendable {
     package static let byteCount = 48
 
-    /// the volume
+    /// the volume; 0 when the image is lost
     package var volumeId: UInt64
-    /// the key of the page image in the volume
+    /// the key of the page image in the volume; 0 when it is lost
     package var pageId: UInt64
     /// length of the page image
     package var imageBytes: UInt32

@@ -117,6 +117,20 @@ struct StatsReport: Encodable {
                 Format.bytes(profile.exactBytes), Format.decimal(profile.bitsPerElement, places: 2),
                 Format.decimal(profile.ratio, places: 2))
         }
-        return text + "\n" + table.text()
+        return text + "\n" + table.text() + volumeText()
     }
+
+    /// The volumes, or those with the most dead bytes where they are many.
+    private func volumeText() -> String {
+        let shown =
+            volumes.count <= Self.volumesShown
+            ? volumes
+            : Array(
+                volumes.sorted { $0.deadBytes > $1.deadBytes }.prefix(Self.volumesShown))
+        guard !shown.isEmpty else { return "" }
+        let rest = volumes.count - shown.count
+        return "\n" + VolumeReport.table(shown) + (rest > 0 ? "and \(counted(rest, "volume")) with less to give back\n" : "")
+    }
+
+    private static let volumesShown = 16
 }

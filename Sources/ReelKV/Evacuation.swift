@@ -1,0 +1,151 @@
+import KVCodec
+import LMDB
+
+/// A volume being emptied: what lives in it is copied to where this process appends, byte for byte, and the volume then removed.
+///
+/// A batch's images are on the disk before one transaction of the index moves their nodes to them, so that at any moment every node
+/// lies somewhere whole. Nothing about it is written down: whoever goes on finds what was copied dead, and passes it by.
+struct Evacuation {
+    private struct LiveImage: PageBytes {
+        var hash: Digest
+        var page: UInt64
+        /// In the volume's memory map.
+        var bytes: UnsafeRawBufferPointer
+
+        var count: Int { bytes.count }
+        func copy(to destination: UnsafeMutableRawBufferPointer) { destination.copyMemory(from: bytes) }
+    }
+
+    let id: UInt64
+    private let store: Store
+    /// Nobody else appends to the volume, publishes what lies in it, or removes it.
+    private let lock: FileLock
+    /// Nothing lives in the pages up to this one.
+    private(set) var position: UInt64
+    private(set) var isAtEnd = false
+    /// Pages found damaged. They count as absent from then on.
+    private(set) var damagedPages = 0
+    private(set) var copiedPages = 0
+
+    private static let batchPagesMax = 64
+    /// Images looked at for one batch, live or not.
+    private static let batchLooksMax = 2048
+
+    /// - Parameter position: where an earlier one stopped.
+    /// - Returns: nil for a volume that is in use by another process, or gone.
+    init?(_ id: UInt64, of store: Store, from position: UInt64 = 0) throws {
+        guard let lock = try StoreError.translating({ try store.volumes.retire(id) }) else { return nil }
+        self.id = id
+        self.store = store
+        self.lock = lock
+        self.position = position
+    }
+
+    /// Copies the next live images: at least one, and no more than `bytesMax`, unless there is none left.
+    ///
+    /// - Returns: the bytes copied.
+    /// - Throws: `StoreError.pageUnavailable` or `.damaged` for a volume that cannot be read.
+    mutating func copyBatch(bytesMax: Int) throws -> Int {
+        let volume = try StoreError.translating { try store.volumes.volume(id) }
+        var batch: [LiveImage] = []
+        var bytes = 0
+        var looks = 0
+        var last = position
+        var isAtEnd = true
+        try StoreError.translating {
+            try volume.readImages(after: position) { page, image in
+                let hash = try liveHash(of: image, at: page)
+                let isFull = batch.count == Self.batchPagesMax || (!batch.isEmpty && bytes + image.count > bytesMax)
+                guard looks < Self.batchLooksMax, hash == nil || !isFull else {
+                    isAtEnd = false
+                    return false
+                }
+                if let hash {
+                    batch.append(LiveImage(hash: hash, page: page, bytes: image))
+                    bytes += image.count
+                }
+                looks += 1
+                last = page
+                return true
+            } then: {
+                try copy(batch)
+            }
+        }
+        copiedPages += batch.count
+        position = last
+        self.isAtEnd = isAtEnd
+        return bytes
+    }
+
+    /// Like `copyBatch`; nil when the volume cannot be read. It then stays as it is.
+    mutating func copyIfReadable(bytesMax: Int) throws -> Int? {
+        do {
+            return try copyBatch(bytesMax: bytesMax)
+        } catch let error as StoreError where error.code == .pageUnavailable || error.code == .damaged {
+            return nil
+        }
+    }
+
+    /// The chain hash of the node that an image belongs to; nil for an image that nothing refers to, or that is damaged.
+    private func liveHash(of image: UnsafeRawBufferPointer, at page: UInt64) throws -> Digest? {
+        guard let parsed = try Self.parse(image) else { return nil }
+        let hash = parsed.identity.chainHash
+        let isLive = try store.read { transaction in
+            try store.index.nodes.withValue(hash, in: transaction) { bytes in
+                let node = try NodeView(bytes)
+                return (0..<node.encodingCount).map { node.encoding($0) }.contains {
+                    $0.lies(at: place(page)) && !$0.isQuarantined && Int($0.imageBytes) == image.count
+                }
+            }
+        }
+        guard isLive == true else { return nil }
+        do {
+            try parsed.verifyChecksum()
+            return hash
+        } catch {
+            return nil
+        }
+    }
+
+    /// nil for bytes that are no whole image.
+    private static func parse(_ bytes: UnsafeRawBufferPointer) throws -> PageImage? {
+        do {
+            return try PageImage(parsing: bytes)
+        } catch  where error.code == .newerFormat {
+            throw StoreError(.newerFormat, "\(error)")
+        } catch {
+            return nil
+        }
+    }
+
+    private func place(_ page: UInt64) -> VolumeSet.Location { VolumeSet.Location(volume: id, page: page) }
+
+    private func copy(_ batch: [LiveImage]) throws {
+        if batch.isEmpty { return }
+        let locations = try store.volumes.append(batch)
+        defer { store.volumes.settle(locations) }
+        try store.write { transaction in
+            for (image, location) in zip(batch, locations) {
+                _ = try store.index.relocate(image.hash, from: place(image.page), to: location, in: transaction)
+            }
+            try store.index.count(copiedBytes: batch.reduce(0) { $0 + $1.count }, in: transaction)
+        }
+    }
+
+    /// Removes the volume, once the end of it is reached. What still lies in it is damaged or was quarantined, and is dropped.
+    ///
+    /// - Returns: the bytes of its files; nil when it has to stay.
+    mutating func finish() throws -> Int? {
+        let store = store
+        let remove = { [id, lock] in
+            try StoreError.translating { try store.volumes.removeIfDead(id, holding: lock, isCompacted: true) }
+        }
+        if let bytes = try remove() { return bytes }
+        let left = try store.read { try store.index.encodings(inVolume: id, in: $0) }
+        try store.write { transaction in
+            for (hash, encoding) in left { try store.index.dropEncoding(hash, at: encoding.location, in: transaction) }
+        }
+        damagedPages += left.count { !$0.encoding.isQuarantined }
+        return try remove()
+    }
+}
