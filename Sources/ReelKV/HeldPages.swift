@@ -15,7 +15,9 @@ struct HeldPage {
 package final class HeldPages: Sendable {
     private let volumes: [Volume]
 
-    init(_ pages: [HeldPage]) { volumes = Array(Dictionary(pages.map { ($0.volume.id, $0.volume) }) { first, _ in first }.values) }
+    init(_ pages: [HeldPage]) {
+        volumes = Array(Dictionary(pages.map { ($0.volume.id, $0.volume) }) { first, _ in first }.values)
+    }
 }
 
 extension Store {

@@ -110,7 +110,9 @@ extension IndexCheck {
         var encoding = known
         while let message = check(node, hash, encoding) {
             let stored = try store.read { try store.index.node(hash, in: $0)?.encodings ?? [] }
-            guard let current = stored.first(where: { $0.profileId == known.profileId }), !current.isQuarantined else { return nil }
+            guard let current = stored.first(where: { $0.profileId == known.profileId }), !current.isQuarantined else {
+                return nil
+            }
             if current.location == encoding.location { return (message, current) }
             encoding = current
         }

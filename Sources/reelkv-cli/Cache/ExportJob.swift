@@ -16,6 +16,9 @@ struct ExportJob {
 
     /// - Parameter progress: makes the progress bar for that many bytes.
     func run(to path: String, progress: (Int) -> ProgressBar?) throws -> ExportResult {
+        // the file is written layer by layer, and must be of one sequence from the first to the last
+        let pages = try store.hold(prefix)
+        defer { withExtendedLifetime(pages) {} }
         let contents = ExportedTokens(
             try store.tokens(of: prefix)[tokens], frames: FrameTable.cut(info.frames, to: tokens))
         let held = try firstTokens()
