@@ -206,7 +206,7 @@ final class VolumeSet: Sendable {
         let size = Platform.fileSize(path) ?? 0
         // what was known before the lock was held may be out of date
         let record = try index.environment.read { try index.volume(id, in: $0) }
-        let isLost = size == 0 && (record?.writtenPages ?? 1) > 0
+        let isLost = size == 0 && record.map { $0.writtenPages > 0 || $0.livePages > 0 } ?? true
         if isLost { try removeFiles(path) }
         guard let record, !record.isSealed else { return nil }
         if isLost || size >= min(bytesMax / 8 * 7, sealBytes) {
