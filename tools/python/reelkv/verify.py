@@ -111,6 +111,8 @@ def _check_volumes(store: Store, nodes: dict[bytes, Node]) -> list[str]:
     live_bytes, live_pages = Counter(), Counter()
     for node in nodes.values():
         for encoding in node.encodings:
+            if encoding.volume_id == 0 and encoding.flags & QUARANTINED:
+                continue  # its image is lost, and lies nowhere
             live_bytes[encoding.volume_id] += encoding.image_bytes
             live_pages[encoding.volume_id] += 1
     records = store.volumes()
