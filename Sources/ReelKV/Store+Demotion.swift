@@ -121,7 +121,9 @@ extension Store {
         var made: [(candidate: DemotionCandidate, image: EncodedPage, encoding: EncodingRecord)] = []
         var bytes = 0
         for hash in hashes {
-            guard let candidate = try candidate(hash, to: profile), let model = models[candidate.node.record.modelId] else { continue }
+            guard let candidate = try candidate(hash, to: profile), let model = models[candidate.node.record.modelId] else {
+                continue
+            }
             let demoter = PageDemoter(store: self, model: model, encoder: PageEncoder(profile: profile))
             do {
                 guard let (image, encoding) = try demoter.encode(candidate) else {

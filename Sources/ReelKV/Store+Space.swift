@@ -128,6 +128,17 @@ extension Store {
     /// What a quota leaves for the files when room is made: the index grows a little with the write that follows.
     private static func limit(of quota: Int) -> Int { quota - min(1 << 20, quota / 16) }
 
+    /// Bytes of every file of the store, on the file system.
+    package func occupiedBytes() throws -> Int { try Platform.occupiedBytes(folder) }
+
+    /// Bytes of page images stored for callers, and copied by compaction, since the store was made.
+    package func writeCounters() throws -> (appended: Int, copied: Int) {
+        let counters = try read { try index.counters(in: $0) }
+        return (Int(counters.appendedBytes), Int(counters.copiedBytes))
+    }
+
+    package func appendedBytes() throws -> Int { try writeCounters().appended }
+
     // MARK: - A tenant's bound
 
     private func makeRoom(for bytes: Int, ofTenant tenant: UInt32, named name: String, quota: Int) throws {

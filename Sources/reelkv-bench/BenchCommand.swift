@@ -6,5 +6,8 @@ struct BenchCommand: ParsableCommand {
         commandName: "reelkv-bench",
         abstract: "Measures ReelKV: look-ups, writes, restores, and what each profile costs and loses.",
         discussion: "Run it through tools/bench, which builds it for release.",
-        subcommands: [ProfileBenchmark.self, PrefixBenchmark.self, WriteBenchmark.self, RestoreBenchmark.self])
+        subcommands: [
+            ProfileBenchmark.self, PrefixBenchmark.self, WriteBenchmark.self, RestoreBenchmark.self,
+            SoakBenchmark.self, SoakWorker.self,
+        ])
 }

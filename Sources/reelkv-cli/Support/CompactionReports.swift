@@ -26,16 +26,18 @@ struct CompactionPlanReport: Encodable {
     var folderBytes: Int
     var liveBytes: Int
     var unfinished: Int
+    var demotion: DemotionSummary?
 
     enum CodingKeys: String, CodingKey {
-        case volumes, unfinished
+        case volumes, unfinished, demotion
         case bytesToCopy = "bytes_to_copy"
         case bytesToFree = "bytes_to_free"
         case folderBytes = "folder_bytes"
         case liveBytes = "live_bytes"
     }
 
-    init(_ plan: CompactionPlan) {
+    init(_ plan: CompactionPlan, _ demotion: DemotionReport?) {
+        self.demotion = demotion.map { DemotionSummary(pages: $0.pages, bytesBefore: $0.bytesBefore) }
         volumes = plan.victims.map {
             Volume(
                 file: $0.fileName, sealed: $0.isSealed, fileBytes: $0.fileBytes, liveBytes: $0.liveBytes,
@@ -50,6 +52,9 @@ struct CompactionPlanReport: Encodable {
 
     func text() -> String {
         var text = ""
+        if let demotion {
+            text += "would demote up to \(counted(demotion.pages, "page")) of \(Format.bytes(demotion.bytesBefore))\n"
+        }
         if !volumes.isEmpty {
             var table = TextTable(
                 .left("FILE"), .left("STATE"), .right("BYTES"), .right("LIVE BYTES"), .right("LIVE PAGES"),
@@ -70,6 +75,22 @@ struct CompactionPlanReport: Encodable {
     }
 }
 
+/// What was demoted first, or would be.
+struct DemotionSummary: Encodable {
+    var pages: Int
+    var bytesBefore: Int
+    /// Known only once it is done.
+    var bytesAfter: Int?
+    var pagesLeft: Int?
+
+    enum CodingKeys: String, CodingKey {
+        case pages
+        case bytesBefore = "bytes_before"
+        case bytesAfter = "bytes_after"
+        case pagesLeft = "pages_left"
+    }
+}
+
 /// What a compaction did.
 struct CompactionResult: Encodable {
     var volumesRemoved: Int
@@ -84,8 +105,10 @@ struct CompactionResult: Encodable {
     var unfinishedRemoved: Int
     var superfluousDropped: Int
     var damagedPages: Int
+    var demotion: DemotionSummary?
 
     enum CodingKeys: String, CodingKey {
+        case demotion
         case volumesRemoved = "volumes_removed"
         case volumesInUse = "volumes_in_use"
         case volumesUnreadable = "volumes_unreadable"
@@ -100,7 +123,11 @@ struct CompactionResult: Encodable {
         case damagedPages = "damaged_pages"
     }
 
-    init(_ report: CompactionReport) {
+    init(_ report: CompactionReport, _ demotion: DemotionReport?) {
+        self.demotion = demotion.map {
+            DemotionSummary(
+                pages: $0.pages, bytesBefore: $0.bytesBefore, bytesAfter: $0.bytesAfter, pagesLeft: $0.pagesLeft)
+        }
         volumesRemoved = report.volumesRemoved
         volumesInUse = report.volumesInUse
         volumesUnreadable = report.volumesUnreadable
@@ -116,7 +143,8 @@ struct CompactionResult: Encodable {
     }
 
     func text() -> String {
-        var text =
+        var text = demotion.map { Self.text($0) } ?? ""
+        text +=
             "emptied \(counted(volumesRemoved, "volume")), copied \(counted(pagesCopied, "page")) (\(Format.bytes(bytesCopied)))\n"
         if unfinishedRemoved > 0 { text += "deleted \(counted(unfinishedRemoved, "unfinished sequence"))\n" }
         if superfluousDropped > 0 {
@@ -132,5 +160,12 @@ struct CompactionResult: Encodable {
         return text
             + "the store takes \(Format.bytes(folderBytesAfter)) for \(Format.bytes(liveBytes)) of live pages, "
             + "it took \(Format.bytes(folderBytesBefore))\n"
+    }
+
+    private static func text(_ demotion: DemotionSummary) -> String {
+        let left = demotion.pagesLeft ?? 0
+        return
+            "demoted \(counted(demotion.pages, "page")): \(Format.bytes(demotion.bytesBefore)) became \(Format.bytes(demotion.bytesAfter ?? 0))\n"
+            + (left > 0 ? "left \(counted(left, "page")) that would not be smaller, or that somebody holds\n" : "")
     }
 }
