@@ -98,13 +98,7 @@ struct Evacuation {
                 }
             }
         }
-        guard isLive == true else { return nil }
-        do {
-            try parsed.verifyChecksum()
-            return hash
-        } catch {
-            return nil
-        }
+        return isLive == true && Self.isSound(parsed) ? hash : nil
     }
 
     /// nil for bytes that are no whole image.
@@ -132,7 +126,8 @@ struct Evacuation {
         }
     }
 
-    /// Removes the volume, once the end of it is reached. What still lies in it is damaged or was quarantined, and is dropped.
+    /// Removes the volume, once the end of it is reached. What still lies in it is damaged or was quarantined, and is dropped; nothing is
+    /// dropped that can be read.
     ///
     /// - Returns: the bytes of its files; nil when it has to stay.
     mutating func finish() throws -> Int? {
@@ -141,11 +136,33 @@ struct Evacuation {
             try StoreError.translating { try store.volumes.removeIfDead(id, holding: lock, isCompacted: true) }
         }
         if let bytes = try remove() { return bytes }
-        let left = try store.read { try store.index.encodings(inVolume: id, in: $0) }
+        let left = try store.read { try store.index.encodings(inVolume: id, in: $0) }.filter {
+            try !isWhole($0.encoding, of: $0.hash)
+        }
         try store.write { transaction in
             for (hash, encoding) in left { try store.index.dropEncoding(hash, at: encoding.location, in: transaction) }
         }
         damagedPages += left.count { !$0.encoding.isQuarantined }
         return try remove()
+    }
+
+    /// Whether an encoding can be read, so that it must not be dropped.
+    private func isWhole(_ encoding: EncodingRecord, of hash: Digest) throws -> Bool {
+        if encoding.isQuarantined { return false }
+        return try StoreError.translating {
+            try store.volumes.volume(id).withImage(encoding.pageId) { bytes in
+                guard let image = try Self.parse(bytes), image.identity.chainHash == hash else { return false }
+                return bytes.count == Int(encoding.imageBytes) && Self.isSound(image)
+            } ?? false
+        }
+    }
+
+    private static func isSound(_ image: PageImage) -> Bool {
+        do {
+            try image.verifyChecksum()
+            return true
+        } catch {
+            return false
+        }
     }
 }

@@ -11,6 +11,7 @@
 /// Whoever has the lock of a path alone may set the file up or remove it.
 final class FileLock: Sendable {
     private let descriptor: Int32
+    private let process = Platform.processID
 
     /// Takes the lock. A file that is missing is made, empty: so there is a lock also on what is yet to be.
     ///
@@ -45,5 +46,9 @@ final class FileLock: Sendable {
         self.descriptor = descriptor
     }
 
-    deinit { close(descriptor) }
+    /// A child that was forked meanwhile holds the file open too, until it runs another program: closing alone would leave it locked.
+    deinit {
+        if process == Platform.processID { flock(descriptor, LOCK_UN) }
+        close(descriptor)
+    }
 }
