@@ -124,8 +124,13 @@ extension Environment {
         in folder: GenerationFolder, _ configuration: Configuration, after former: EnvironmentFile?,
         _ checkUnopened: (FileIdentity, String) throws -> Void
     ) throws -> EnvironmentFile {
-        for _ in 0..<maxAttempts {
+        var attempts = 0
+        var highest = 0
+        while attempts < maxAttempts {
             let newest = try folder.newest()
+            // Where others get on, this process will, too.
+            attempts = newest ?? 0 > highest ? 0 : attempts + 1
+            highest = max(highest, newest ?? 0)
             if let former, newest ?? 0 <= former.generation {
                 throw LMDBError(
                     .noSuchFile, "\(former.path) was removed or replaced while it is open; close it and open it again")

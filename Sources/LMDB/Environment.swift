@@ -234,7 +234,8 @@ extension Environment {
 
     /// Begins to write to the current file. The caller holds the writer's lock.
     func beginWrite() throws -> (file: EnvironmentFile, transaction: OpaquePointer) {
-        for _ in 0..<Self.maxAttempts {
+        var attempts = 0
+        while true {
             let file = state.withLock { $0.file }
             var transaction: OpaquePointer?
             let code = mdb_txn_begin(file.handle, nil, 0, &transaction)
@@ -243,12 +244,12 @@ extension Environment {
                 try follow(from: file)
                 continue
             }
-            guard code == MDB_MAP_RESIZED else {
+            guard code == MDB_MAP_RESIZED, attempts < Self.maxAttempts else {
                 throw LMDBError(LMDBError.Code(rawValue: code), "beginning to write \(file.path)")
             }
+            attempts += 1
             try file.replaceMap(size: file.storedMapSize())
         }
-        throw LMDBError(.mapResized, "\(path) changes faster than this process can follow")
     }
 
     /// LMDB 0.9.24 calls it an I/O error when a full disk takes only a part of a write.
