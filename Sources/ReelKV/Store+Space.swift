@@ -41,7 +41,7 @@ extension Store {
                 Int(clamping: try index.tenantRecord(named: name, in: transaction)?.quotaBytes ?? 0)
             )
         }
-        guard settings.isBounded || tenantQuota > 0 else {
+        guard !images.isEmpty, settings.isBounded || tenantQuota > 0 else {
             return try StoreError.translating { try volumes.append(images) }
         }
         let turn = try FileLock(waitingFor: folder + "/" + Self.spaceLockName)
@@ -109,8 +109,12 @@ extension Store {
         let bound = settings.quotaBytes.flatMap { space.limit == Self.limit(of: $0) ? "the quota of \($0) bytes" : nil }
         return StoreError(
             .quotaExceeded,
-            "\(bytes) bytes more would exceed \(bound ?? "the free space to keep"): the store takes \(space.occupied), and what is left in it is pinned, leased or being written; raise the bound, unpin or remove something"
+            "\(Self.exceeding(bytes)) \(bound ?? "the free space to keep"): the store takes \(space.occupied), and what is left in it is pinned, leased or being written; raise the bound, unpin or remove something"
         )
+    }
+
+    private static func exceeding(_ bytes: Int) -> String {
+        bytes > 0 ? "\(bytes) bytes more would exceed" : "what is stored exceeds"
     }
 
     func measure(_ settings: StoreSettings) throws -> SpaceMeasure {
@@ -141,17 +145,34 @@ extension Store {
 
     // MARK: - A tenant's bound
 
-    private func makeRoom(for bytes: Int, ofTenant tenant: UInt32, named name: String, quota: Int) throws {
+    @discardableResult
+    private func makeRoom(
+        for bytes: Int, ofTenant tenant: UInt32, named name: String, quota: Int
+    ) throws -> EvictionReport {
         let live = try read { Int(try index.account(of: tenant, in: $0).liveBytes) }
         let excess = live + bytes - quota
-        guard excess > 0 else { return }
+        guard excess > 0 else { return EvictionReport() }
         let report = try evict(ofTenant: tenant) { $0.bytes < excess }
         guard report.bytes >= excess else {
             throw StoreError(
                 .quotaExceeded,
-                "\(bytes) bytes more would exceed the quota of tenant '\(name)' of \(quota) bytes: it has \(live - report.bytes) that are pinned, leased or being written; raise the quota, unpin or remove something"
+                "\(Self.exceeding(bytes)) the quota of tenant '\(name)' of \(quota) bytes: it has \(live - report.bytes) that are pinned, leased or being written; raise the quota, unpin or remove something"
             )
         }
+        return report
+    }
+
+    /// Brings a tenant within its own bound, where that has just been made narrower.
+    ///
+    /// - Throws: `StoreError` with the codes `notFound`, `readOnly`, and `quotaExceeded` when not enough may be evicted; what could
+    ///   be is.
+    public func makeRoom(ofTenant name: String) throws -> EvictionReport {
+        try checkWritable()
+        guard let tenant = try storedTenant(named: name) else { throw Self.noTenant(name) }
+        guard let quota = try quota(ofTenant: name) else { return EvictionReport() }
+        let turn = try FileLock(waitingFor: folder + "/" + Self.spaceLockName)
+        defer { withExtendedLifetime(turn) {} }
+        return try makeRoom(for: 0, ofTenant: tenant.id, named: name, quota: quota)
     }
 }
 

@@ -45,6 +45,9 @@ public struct StoreStatistics: Hashable, Sendable {
     public var building = 0
     public var profiles: [Profile] = []
     public var volumes: [Volume] = []
+    public var usage = Usage()
+    /// Pages by the time since they were last used, the latest first.
+    public var ages: [AgeClass] = []
     /// Bytes of page images published for callers since the store was created.
     public var appendedBytes = 0
     /// Bytes of page images copied by compaction, and written by demotion.
@@ -90,6 +93,7 @@ extension Store {
             statistics.copiedBytes = Int(clamping: counters.copiedBytes)
             statistics.demotedBytes = Int(clamping: counters.demotedBytes)
             statistics.compactedVolumes = Int(clamping: counters.compactedVolumes)
+            statistics.usage = StoreStatistics.Usage(counters)
         }
         statistics.indexBytes = Platform.fileSize(index.environment.filePath) ?? 0
         statistics.storedBytes = try Platform.folderBytes(folder)
@@ -100,8 +104,10 @@ extension Store {
         _ models: [UInt32: ModelSpec], into statistics: inout StoreStatistics, in transaction: borrowing ReadTransaction
     ) throws {
         var profiles: [UInt16: StoreStatistics.Profile] = [:]
-        try index.nodes.forEachRaw(in: .all, in: transaction) { _, bytes in
+        var ages = NodeAges()
+        try index.nodes.forEachRaw(in: .all, in: transaction) { key, bytes in
             let node = try NodeView(bytes)
+            ages.add(try DigestKey.decode(key), node)
             guard let model = models[node.record.modelId] else { return .continue }
             let tokens = Int(node.record.end - node.record.start)
             let encodings = (0..<node.encodingCount).map { node.encoding($0) }
@@ -126,6 +132,8 @@ extension Store {
             return .continue
         }
         statistics.profiles = profiles.values.sorted { $0.profileID < $1.profileID }
+        try ages.addUses(index, in: transaction)
+        statistics.ages = ages.histogram(now: Platform.unixSeconds())
     }
 }
 

@@ -37,7 +37,11 @@ struct ReelKVCommand: ParsableCommand {
                 subcommands: [ListCommand.self, ShowCommand.self, MatchCommand.self, StatsCommand.self, VerifyCommand.self]),
             CommandGroup(
                 name: "Changing", subcommands: [ForkCommand.self, TruncateCommand.self, RemoveCommand.self]),
-            CommandGroup(name: "Space", subcommands: [CompactCommand.self]),
+            CommandGroup(
+                name: "Space",
+                subcommands: [
+                    QuotaCommand.self, PinCommand.self, UnpinCommand.self, EvictCommand.self, CompactCommand.self,
+                ]),
         ])
 
     /// Runs the command that the arguments name. What is thrown from it is an error of the command, not of its arguments.

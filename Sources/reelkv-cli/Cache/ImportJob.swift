@@ -11,6 +11,8 @@ struct ImportJob {
     let profile: Profile
     let encoder: (options: EncoderOptions, protected: Set<Int>)
     let replaces: Bool
+    /// Whether its pages are kept from being evicted; nil for as it was, or as is usual for its kind.
+    let isPinned: Bool?
 
     /// Tokens read at a time: what is in memory beside the writer's own page.
     private static let chunkTokens = 1024
@@ -20,7 +22,10 @@ struct ImportJob {
         guard tokens.count > 0 else { throw Failure("\(cache.file.path) holds no tokens: there is nothing to import") }
         let frames = try FrameTable.read(cache.file, tokenCount: cache.tokenCount)
         let known = try existing(tokens)
-        if let known, known.isWhole { return try unchanged(known.prefix) }
+        if let known, known.isWhole {
+            if let isPinned { try store.setPinned(isPinned, name) }
+            return try unchanged(known.prefix)
+        }
         let start = name.kind == .session && known == nil ? try reusable(tokens) : nil
         let first = name.kind == .session ? known?.prefix.tokenCount ?? start?.tokenCount ?? 0 : 0
         let writer = try store.writer(
@@ -31,7 +36,7 @@ struct ImportJob {
         try append(tokens, from: first, to: writer, bar)
         try writer.finish(
             frames: name.kind == .video ? FrameTable.cut(frames, to: 0..<tokens.count) : [],
-            provenance: CacheProvenance.read(cache.file))
+            provenance: CacheProvenance.read(cache.file), isPinned: isPinned)
         return ImportResult(
             name: name, profile: profile, model: model, prefix: try store.prefix(of: name),
             reused: first + writer.reusedTokenCount, newBytes: writer.storedBytes, isUnchanged: false)

@@ -17,6 +17,9 @@ struct ImportCommand: ParsableCommand {
             exact). With neither --video nor --session the file becomes a video of its name. Metadata entries of up to 4 KiB are \
             kept as provenance.
 
+            A new video is pinned: its pages are never evicted, unless --no-pin or `reelkv unpin` lets them be. A new session is \
+            not; what exists stays as it was.
+
             Examples:
               reelkv import lobby.safetensors --model qwen --profile vidkv-1.5-1.58
               reelkv import a.safetensors --model qwen --profile int4 --session alice
@@ -54,6 +57,9 @@ struct ImportCommand: ParsableCommand {
     @Flag(help: "Replace a video of the name that holds other tokens.")
     var replace = false
 
+    @Flag(inversion: .prefixedNo, help: "Keep its pages from being evicted, or let them be.")
+    var pin: Bool?
+
     @OptionGroup(title: "Encoder options") var encoder: EncoderFlags
     @OptionGroup var quiet: QuietOption
     @OptionGroup var output: OutputOption
@@ -67,7 +73,7 @@ struct ImportCommand: ParsableCommand {
         let store = try store.openToChange()
         let job = ImportJob(
             store: store, cache: try CacheFile(path: file), model: try store.model(named: model), name: try name(),
-            profile: profile.profile, encoder: try encoder.options(), replaces: replace)
+            profile: profile.profile, encoder: try encoder.options(), replaces: replace, isPinned: pin)
         let whole = try CacheTokens(of: job.cache.file, tokenCount: job.cache.tokenCount, idsPath: ids)
             .sequence(mediaDigests: mediaDigest.map(\.digest))
         let range = try tokens?.resolved(within: whole.count, what: "tokens") ?? 0..<whole.count

@@ -9,7 +9,8 @@ struct MatchCommand: ParsableCommand {
         commandName: "match", abstract: "Show how much of a file's token sequence is stored.",
         discussion: """
             Looks at the file's input_ids and what its placeholders stand for, not at its tensors. A match is exact to the \
-            token, also inside pages; it says where it stops, and why.
+            token, also inside pages; it says where it stops, and why. To have looked so is no use of the pages: it keeps none \
+            from being evicted, and `reelkv stats` does not count it.
 
             Example:
               reelkv match chat.safetensors --model qwen --max-key-error 0.05 --max-value-error 0.1
@@ -63,7 +64,7 @@ struct MatchCommand: ParsableCommand {
             .sequence(mediaDigests: mediaDigest.map(\.digest))
         let bounds = Acceptance(keyErrorMax: maxKeyError ?? .infinity, valueErrorMax: maxValueError ?? .infinity)
         let prefix = try store.longestPrefix(
-            of: tokens, model: model, tenant: tenant.tenant, accepting: exact ? .exact : bounds)
+            of: tokens, model: model, tenant: tenant.tenant, accepting: exact ? .exact : bounds, isCounted: false)
         let pages = try store.pages(of: prefix)
         try output.write(MatchReport(prefix, asked: tokens.count, pages: pages)) { $0.text() }
     }

@@ -9,6 +9,9 @@ struct StatsCommand: ParsableCommand {
             Stored bytes are those of every file in the store's folder; a profile's are those of its page images alone. Tokens \
             that several sequences share count once. Exact bytes are what the same elements take uncompressed.
 
+            Look-ups and what became of them count since the store was created. A page is as old as the last use of it, or of \
+            one that goes on from it.
+
             Example:
               reelkv stats --json
             """)
@@ -17,7 +20,7 @@ struct StatsCommand: ParsableCommand {
     @OptionGroup var output: OutputOption
 
     func run() throws {
-        try output.write(StatsReport(try store.openToLook().statistics())) { $0.text() }
+        try output.write(StatsReport(try store.openToLook().statistics())) { $0.text(terminal: .standardOutput()) }
     }
 }
 
@@ -65,9 +68,10 @@ struct StatsReport: Encodable {
     var building: Int
     var profiles: [Profile]
     var volumes: [VolumeReport]
+    var usage: UsageReport
 
     enum CodingKeys: String, CodingKey {
-        case tokens, elements, ratio, models, tenants, videos, sessions, building, profiles, volumes
+        case tokens, elements, ratio, models, tenants, videos, sessions, building, profiles, volumes, usage
         case storedBytes = "stored_bytes"
         case indexBytes = "index_bytes"
         case bitsPerElement = "bits_per_element"
@@ -89,6 +93,7 @@ struct StatsReport: Encodable {
         building = statistics.building
         profiles = statistics.profiles.map(Profile.init)
         volumes = statistics.volumes.map(VolumeReport.init)
+        usage = UsageReport(statistics)
     }
 
     /// How the store compares with the bare tensors.
@@ -99,7 +104,11 @@ struct StatsReport: Encodable {
             + "\(Format.decimal(factor, places: 2)) times \(ratio >= 1 ? "smaller" : "larger")"
     }
 
-    func text() -> String {
+    func text(terminal: Terminal) -> String {
+        contents() + (usage.isEmpty ? "" : "\n" + usage.text(terminal: terminal))
+    }
+
+    private func contents() -> String {
         var text = """
             \(counted(tokens, "token")), \(counted(elements, "element")), in \(counted(videos, "video")) and \
             \(counted(sessions, "session")) of \(counted(tenants, "tenant")) and \(counted(models, "model"))

@@ -30,6 +30,8 @@ struct SequenceDetails: Encodable {
     var tenant: String
     var model: String
     var profile: String
+    /// Its pages are not evicted.
+    var pinned: Bool
     var tokens: Int
     /// Tokens that can be read: fewer where a page is damaged.
     var readableTokens: Int
@@ -47,7 +49,7 @@ struct SequenceDetails: Encodable {
     var provenance: [String: String]
 
     enum CodingKeys: String, CodingKey {
-        case name, tenant, model, profile, tokens, exact, created, updated, frames, turns, provenance
+        case name, tenant, model, profile, pinned, tokens, exact, created, updated, frames, turns, provenance
         case readableTokens = "readable_tokens"
         case storedBytes = "stored_bytes"
         case exactBytes = "exact_bytes"
@@ -62,6 +64,7 @@ struct SequenceDetails: Encodable {
         tenant = info.name.tenant
         model = info.model
         profile = ProfileArgument.name(of: info.profileID)
+        pinned = info.isPinned
         tokens = info.tokenCount
         readableTokens = prefix.tokenCount
         storedBytes = prefix.storedBytes
@@ -91,6 +94,7 @@ struct SequenceDetails: Encodable {
         if readableTokens < tokens {
             lines.append(("damaged", "only the first \(Format.count(readableTokens)) tokens can be read"))
         }
+        if pinned { lines.append(("state", "pinned: not evicted")) }
         if let engineStateBytes { lines.append(("engine state", Format.bytes(engineStateBytes))) }
         if let first = frames.first, let last = frames.last {
             let seconds = "\(Format.decimal(first.seconds, places: 2)) s to \(Format.decimal(last.seconds, places: 2)) s"

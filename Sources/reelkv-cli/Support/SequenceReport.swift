@@ -11,6 +11,7 @@ struct SequenceReport: Encodable {
     var frames: Int
     var turns: Int
     var building: Bool
+    var pinned: Bool
     var created: String
     var updated: String
 
@@ -23,6 +24,7 @@ struct SequenceReport: Encodable {
         frames = info.frames.count
         turns = info.turns.count
         building = info.isBuilding
+        pinned = info.isPinned
         created = timestamp(info.createdSeconds)
         updated = timestamp(info.updatedSeconds)
     }
@@ -35,7 +37,7 @@ struct SequenceReport: Encodable {
             table.append(
                 sequence.name, sequence.tenant, sequence.model, sequence.profile, Format.count(sequence.tokens),
                 sequence.frames > 0 ? Format.count(sequence.frames) : "-", sequence.turns > 0 ? "\(sequence.turns)" : "-",
-                sequence.updated, sequence.building ? "building" : "")
+                sequence.updated, sequence.building ? "building" : sequence.pinned ? "pinned" : "")
         }
         return table.text()
     }

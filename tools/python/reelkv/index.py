@@ -5,22 +5,29 @@ from dataclasses import dataclass
 
 from .errors import FormatError
 from .records import (
+    ACCOUNTRECORD_STRUCT,
     ENCODINGRECORD_STRUCT,
     FRAMERECORD_STRUCT,
     HEADRECORD_STRUCT,
     NODERECORD_STRUCT,
     TURNRECORD_STRUCT,
+    USAGERECORD_STRUCT,
+    AccountRecord,
     EncodingRecord,
     FrameRecord,
     HeadRecord,
     NodeRecord,
     TenantRecord,
     TurnRecord,
+    UsageRecord,
 )
 
 KIND_PAGE, KIND_PIECE = 0, 1
 KINDS_OF_HEADS = ("video", "session")
 QUARANTINED = 1
+"""A flag of an encoding."""
+PINNED = 1
+"""A flag of a head."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,41 @@ class Node:
         """The most exact one that is not quarantined, the smaller of equals; None if all are."""
         usable = [encoding for encoding in self.encodings if not encoding.flags & QUARANTINED]
         return min(usable, key=lambda encoding: (encoding.key_error + encoding.value_error, encoding.image_bytes), default=None)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A key of `leaf`: a node that may be evicted, and its place in the order of eviction."""
+
+    tenant_id: int
+    rank: int
+    hash: bytes
+
+    @classmethod
+    def parse(cls, key: bytes) -> "Leaf":
+        if len(key) != _LEAF_STRUCT.size:
+            raise FormatError(f"the key {key.hex()} of a leaf is damaged")
+        return cls(*_LEAF_STRUCT.unpack(key))
+
+
+_LEAF_STRUCT = struct.Struct(">IQ32s")
+
+
+def is_lost(encoding: EncodingRecord) -> bool:
+    """Its image is gone for good, and it lies in no volume."""
+    return encoding.volume_id == 0
+
+
+def parse_usage(data: bytes) -> UsageRecord:
+    if len(data) != USAGERECORD_STRUCT.size:
+        raise FormatError("the record of a node's use is damaged")
+    return UsageRecord.read(data)
+
+
+def parse_account(data: bytes) -> AccountRecord:
+    if len(data) != ACCOUNTRECORD_STRUCT.size:
+        raise FormatError("a tenant's account is damaged")
+    return AccountRecord.read(data)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,10 @@ STORE_MAGIC = int.from_bytes(b"\x89REELKV\n", "little")
 VOLUME_MAGIC = int.from_bytes(b"\x89RKVVOL\n", "little")
 FORMAT_VERSION = 1
 DEFAULT_TENANT = "default"
-DATABASES = ("store", "model", "tenant", "node", "child", "video", "session", "building", "state", "volume")
+DATABASES = (
+    *("store", "model", "tenant", "node", "child", "video", "session", "building", "state", "volume"),
+    *("tip", "usage", "leaf", "account"),
+)
 VOLUMES_OPEN_MAX = 16
 OPENING_ATTEMPTS_MAX = 16
 INDEX_GENERATION = re.compile(r"index\.([1-9][0-9]*)\.mdb")

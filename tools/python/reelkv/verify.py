@@ -4,7 +4,8 @@ from collections import Counter
 
 from .codec import decode_layer
 from .errors import FormatError, NotStoredError
-from .index import KINDS_OF_HEADS, QUARANTINED, Head, Node
+from .index import KINDS_OF_HEADS, PINNED, QUARANTINED, Head, Leaf, Node, is_lost, parse_account, parse_usage
+from .records import AccountRecord
 from .store import Store, check_name
 from .tokens import Tokens
 
@@ -19,6 +20,10 @@ def verify(store: Store, decoding: bool = False) -> list[str]:
     problems += _check_names(store, nodes)
     problems += _check_references(nodes, heads)
     problems += _check_children(store, nodes)
+    problems += _check_tips(store)
+    problems += _check_leaves(store, nodes)
+    problems += _check_known(store, nodes)
+    problems += _check_accounts(store, nodes)
     problems += _check_volumes(store, nodes)
     for node in nodes.values():
         for encoding in node.encodings:
@@ -74,15 +79,16 @@ def _check_names(store: Store, nodes: dict[bytes, Node]) -> list[str]:
 def _check_references(nodes: dict[bytes, Node], heads: list[tuple[str, Head]]) -> list[str]:
     problems = []
     children = Counter(node.record.parent for node in nodes.values())
-    tips = Counter(head.record.tip for _, head in heads if head.record.token_count > 0)
+    named = [(name, head.record) for name, head in heads if head.record.token_count > 0]
+    tips = Counter(record.tip for _, record in named)
+    # what is being written is not evicted, pinned or not
+    pins = Counter(record.tip for name, record in named if name.startswith("building/") or record.flags & PINNED)
     for node in nodes.values():
         record, subject = node.record, f"node {node.hash.hex()}"
         if record.page_first_token + record.start > 0 and record.parent not in nodes:
             problems.append(f"{subject}: its parent is not stored")
-        if (record.children, record.heads) != (children[node.hash], tips[node.hash]):
+        if (record.children, record.heads, record.pins) != (children[node.hash], tips[node.hash], pins[node.hash]):
             problems.append(f"{subject}: its reference counts are wrong")
-        if record.children == record.heads == 0:
-            problems.append(f"{subject}: nothing refers to it")
     for name, head in heads:
         if head.record.token_count == 0:
             continue
@@ -107,12 +113,74 @@ def _check_children(store: Store, nodes: dict[bytes, Node]) -> list[str]:
     return problems
 
 
+def _check_tips(store: Store) -> list[str]:
+    """Every finished head with tokens is found by its tip, and nothing else is."""
+    problems, expected = [], set()
+    for kind, name in enumerate(KINDS_OF_HEADS):
+        for key, value in store.items(name):
+            try:
+                record = Head.parse(name, value).record
+            except FormatError:
+                continue  # has been told
+            if record.token_count > 0:
+                expected.add(record.tip + bytes([kind]) + key)
+    listed = {key for key, _ in store.items("tip")}
+    problems += [f"tip {key[:32].hex()}: the sequence that ends there is not listed" for key in expected - listed]
+    problems += [f"tip {key[:32].hex()}: no sequence of that name ends there" for key in listed - expected]
+    return problems
+
+
+def _check_leaves(store: Store, nodes: dict[bytes, Node]) -> list[str]:
+    """The order of eviction holds each node that neither children nor pins keep, once, and no other."""
+    problems = []
+    usages, listed = dict(store.items("usage")), Counter()
+    for key, _ in store.items("leaf"):
+        with _noting(problems, f"leaf {key.hex()}"):
+            leaf = Leaf.parse(key)
+            listed[leaf.hash] += 1
+            node = nodes.get(leaf.hash)
+            if node is None or node.record.children or node.record.pins or node.record.tenant_id != leaf.tenant_id:
+                raise FormatError("the node is not to be evicted, or not there")
+            usage = parse_usage(usages.get(leaf.hash, b""))
+            if not usage.ranked or usage.rank != leaf.rank:
+                raise FormatError("its rank is not the one that the node's use tells")
+    for node in nodes.values():
+        evictable = node.record.children == node.record.pins == 0
+        if listed[node.hash] != evictable:
+            problems.append(f"node {node.hash.hex()}: listed {listed[node.hash]} times for eviction")
+    return problems
+
+
+def _check_known(store: Store, nodes: dict[bytes, Node]) -> list[str]:
+    """Uses and engine states are kept for nodes that are there."""
+    problems = []
+    for database in ("usage", "state"):
+        problems += [f"{database} {key.hex()}: the node is not stored" for key, _ in store.items(database) if key not in nodes]
+    return problems
+
+
+def _check_accounts(store: Store, nodes: dict[bytes, Node]) -> list[str]:
+    """What each tenant has stored is counted right; one that has stored nothing needs no account."""
+    problems, live_bytes, live_pages = [], Counter(), Counter()
+    for node in nodes.values():
+        held = [encoding for encoding in node.encodings if not is_lost(encoding)]
+        live_bytes[node.record.tenant_id] += sum(encoding.image_bytes for encoding in held)
+        live_pages[node.record.tenant_id] += len(held)
+    accounts = {int.from_bytes(key, "big"): value for key, value in store.items("account")}
+    for tenant_id in sorted(accounts.keys() | live_pages.keys()):
+        with _noting(problems, f"tenant {tenant_id}"):
+            account = parse_account(accounts[tenant_id]) if tenant_id in accounts else AccountRecord(0, 0)
+            if (account.live_bytes, account.live_pages) != (live_bytes[tenant_id], live_pages[tenant_id]):
+                raise FormatError("its stored bytes or pages are counted wrong")
+    return problems
+
+
 def _check_volumes(store: Store, nodes: dict[bytes, Node]) -> list[str]:
     live_bytes, live_pages = Counter(), Counter()
     for node in nodes.values():
         for encoding in node.encodings:
-            if encoding.volume_id == 0 and encoding.flags & QUARANTINED:
-                continue  # its image is lost, and lies nowhere
+            if is_lost(encoding):
+                continue
             live_bytes[encoding.volume_id] += encoding.image_bytes
             live_pages[encoding.volume_id] += 1
     records = store.volumes()
