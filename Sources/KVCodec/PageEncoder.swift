@@ -11,6 +11,13 @@ public struct LayerError: Hashable, Sendable {
     }
 }
 
+extension LayerError {
+    /// Errors of one encoding after another add up, nearly: they are not correlated.
+    static func + (error: LayerError, carried: LayerError?) -> LayerError {
+        LayerError(key: error.key + (carried?.key ?? 0), value: error.value + (carried?.value ?? 0))
+    }
+}
+
 /// A page image in memory, ready to store.
 public struct EncodedPage: Sendable {
     /// The whole image.
@@ -74,7 +81,9 @@ public struct PageEncoder: Sendable {
                 profile: profile, options: options, input: layer, classes: classes,
                 rotary: layer.geometry.rotary.flatMap { tables[$0] })
             do throws(CodecError) {
-                slots.set(index, .success(try encoder.encodeMeasured(elementType: page.elementType, positions: positions)))
+                let encoded = try encoder.encodeMeasured(elementType: page.elementType, positions: positions)
+                let carried = page.carriedErrors.isEmpty ? nil : page.carriedErrors[index]
+                slots.set(index, .success(EncodedLayer(section: encoded.section, error: encoded.error + carried)))
             } catch {
                 slots.set(index, .failure(error))
             }

@@ -53,10 +53,13 @@ public struct PageInput: Sendable {
     public var salient: [Int]
     /// Tokens of the page to keep bit for bit.
     public var exact: [Int]
+    /// The error that each layer's tensors have already, because they come from a lossy page; it is added to what encoding brings.
+    /// Empty when they are what the model computed.
+    public var carriedErrors: [LayerError?]
 
     public init(
         identity: PageIdentity, tokenCount: Int, elementType: ElementType, layers: [LayerInput?], positions: [[Int32]]? = nil,
-        salient: [Int] = [], exact: [Int] = []
+        salient: [Int] = [], exact: [Int] = [], carriedErrors: [LayerError?] = []
     ) {
         self.identity = identity
         self.tokenCount = tokenCount
@@ -65,6 +68,7 @@ public struct PageInput: Sendable {
         self.positions = positions
         self.salient = salient
         self.exact = exact
+        self.carriedErrors = carriedErrors
     }
 
     /// The most tokens that a page may have.
@@ -95,6 +99,9 @@ extension PageInput {
             }
         } else if identity.firstToken + tokenCount > Int(Int32.max) {
             throw .invalid("positions beyond \(Int32.max); give explicit position ids")
+        }
+        guard carriedErrors.isEmpty || carriedErrors.count == layers.count else {
+            throw .invalid("\(carriedErrors.count) carried errors for \(layers.count) layers")
         }
         for token in salient + exact where token < 0 || token >= tokenCount {
             throw .invalid("protected token \(token) is not one of the page's \(tokenCount) tokens")

@@ -67,21 +67,55 @@ extension Environment {
         }
         // LMDB leaves a torn file behind when it finds no room for the first pages.
         if header == nil { try reserveSpace(descriptor, count: 2 * systemPageSize, path: path) }
-        if configuration.usesLocks { try reserveLockFile(path + FileGenerations.lockSuffix, configuration) }
-        var created: OpaquePointer?
-        try LMDBError.check(mdb_env_create(&created), "setting up an environment")
-        guard let handle = created else { throw LMDBError(.outOfMemory, "setting up an environment") }
-        do {
-            try configure(handle, configuration, header)
-            let code = mdb_env_open(handle, path, openFlags(configuration), mode_t(truncatingIfNeeded: configuration.fileMode))
-            try LMDBError.check(code, openContext(path, code))
-            try checkIdentity(handle, identity, path)
-            if header == nil { try synchronizeDirectory(of: path) }
-        } catch {
-            mdb_env_close(handle)
-            throw error
+        let lockPath = path + FileGenerations.lockSuffix
+        if configuration.usesLocks { try reserveLockFile(lockPath, configuration) }
+        for attempt in 0... {
+            var created: OpaquePointer?
+            try LMDBError.check(mdb_env_create(&created), "setting up an environment")
+            guard let handle = created else { throw LMDBError(.outOfMemory, "setting up an environment") }
+            do {
+                try configure(handle, configuration, header)
+                let code = mdb_env_open(
+                    handle, path, openFlags(configuration), mode_t(truncatingIfNeeded: configuration.fileMode))
+                try LMDBError.check(code, openContext(path, code))
+                try checkIdentity(handle, identity, path)
+                try checkLockFile(handle, header, path)
+                if header == nil { try synchronizeDirectory(of: path) }
+                return handle
+            } catch let error as LMDBError where lockFileCodes.contains(error.code) && attempt < maxLockAttempts {
+                // The next one to open it alone sets the lock file up anew.
+                mdb_env_close(handle)
+                usleep(1000 << UInt32(attempt))
+            } catch {
+                mdb_env_close(handle)
+                throw error
+            }
         }
-        return handle
+        throw LMDBError(.busy, lockPath)
+    }
+
+    /// What opening fails with for a lock file that is not fit to be used.
+    private static let lockFileCodes: Set<LMDBError.Code> = [.invalid, .versionMismatch, .badReaderSlot]
+
+    /// After so many attempts, and twice as long a pause each time, a quarter of a second in all, somebody must have such a lock
+    /// file open and keep it.
+    private static let maxLockAttempts = 8
+
+    /// The first process to open a file sets its lock file up; others wait for it. If it is killed before it is done, those who
+    /// waited go on with what there is: a lock file that is refused, or one that says that nothing was ever written. LMDB
+    /// believes that, shows an empty file and would write its first pages again.
+    private static func checkLockFile(_ handle: OpaquePointer, _ header: FileHeader?, _ path: String) throws {
+        guard let header, header.transactionID > 0 else { return }
+        var transaction: OpaquePointer?
+        // Where reading fails, there have been readers or writers, so the lock file is in use.
+        guard mdb_txn_begin(handle, nil, UInt32(MDB_RDONLY), &transaction) == MDB_SUCCESS else { return }
+        let last = mdb_txn_id(transaction)
+        mdb_txn_abort(transaction)
+        guard last > 0 else {
+            throw LMDBError(
+                .badReaderSlot,
+                "opening \(path): a process was killed while it made \(path)-lock, and another one has that open; close it there")
+        }
     }
 
     /// LMDB writes to the lock file through a memory map, which on a full disk kills the process with SIGBUS.

@@ -223,13 +223,15 @@ extension Index {
 extension VolumeRecord {
     static let activeState: UInt8 = 0
     static let sealedState: UInt8 = 1
+    /// More than any volume holds: they have at most 1 TiB.
+    private static let bytesMax: UInt64 = 1 << 48
 
     var isSealed: Bool { state == Self.sealedState }
 
     /// nil for bytes that are no record, or one whose counts no volume can reach.
     init?(bytes: UnsafeRawBufferPointer) {
         self.init(at: 0, of: bytes)
-        let counts = [liveBytes, livePages, writtenBytes, writtenPages]
-        guard bytes.count == Self.byteCount, state <= Self.sealedState, counts.allSatisfy({ $0 < 1 << 62 }) else { return nil }
+        let isPossible = max(livePages, writtenPages) <= UInt32.max && max(liveBytes, writtenBytes) < Self.bytesMax
+        guard bytes.count == Self.byteCount, state <= Self.sealedState, isPossible else { return nil }
     }
 }

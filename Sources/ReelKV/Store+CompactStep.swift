@@ -2,7 +2,7 @@
 struct CompactionSteps {
     /// The volume being emptied, and the page up to which nothing lives in it.
     var position: VolumeSet.Location?
-    /// Volumes that could not be read.
+    /// Volumes that could not be read, or of which the index says things that cannot be.
     var unreadable: Set<UInt64> = []
 }
 
@@ -26,14 +26,15 @@ extension Store {
         defer { withExtendedLifetime(lock) {} }
         for id in candidates.prefix(Self.candidatesMax) {
             guard var evacuation = try Evacuation(id, of: self, from: known.position?.page ?? 0) else { continue }
-            guard let copied = try evacuation.copyIfReadable(bytesMax: bytesMax) else {
+            do {
+                let copied = try evacuation.copyBatch(bytesMax: bytesMax)
+                let freed = evacuation.isAtEnd ? try evacuation.finish() ?? 0 : 0
+                let position = evacuation.isAtEnd ? nil : VolumeSet.Location(volume: id, page: evacuation.position)
+                core.compactionSteps.withLock { $0.position = position }
+                return (copied, freed)
+            } catch let error as StoreError where error.code == .pageUnavailable || error.code == .damaged {
                 core.compactionSteps.withLock { _ = $0.unreadable.insert(id) }
-                continue
             }
-            let freed = evacuation.isAtEnd ? try evacuation.finish() ?? 0 : 0
-            let position = evacuation.isAtEnd ? nil : VolumeSet.Location(volume: id, page: evacuation.position)
-            core.compactionSteps.withLock { $0.position = position }
-            return (copied, freed)
         }
         core.compactionSteps.withLock { $0.position = nil }
         return (0, 0)

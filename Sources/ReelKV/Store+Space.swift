@@ -81,7 +81,7 @@ extension Store {
             let liveMax = Int(Double(space.limit - space.overhead) * Self.liveShare)
             let excess = space.live + bytes - liveMax
             var evicted = EvictionReport()
-            if excess > 0 { evicted = try evict { $0.fileBytes < excess } }
+            if excess > 0 { evicted = try shed(excess, settings) }
             report.add(evicted)
             var freed = 0
             if space.occupied + bytes > space.limit { freed = try compactStep(bytesMax: max(bytes, 1 << 20) * 2).freed }
@@ -91,6 +91,18 @@ extension Store {
             guard evicted.pages > 0 || freed > 0 || space.occupied < before.occupied else { throw full(space, bytes, settings) }
         }
         return report
+    }
+
+    /// Lets go of page images that take so many bytes: demotes what is cold, if the settings say so, and then evicts what the policy
+    /// values least.
+    private func shed(_ bytes: Int, _ settings: StoreSettings) throws -> EvictionReport {
+        var saved = 0
+        if let demotion = settings.demotion {
+            while saved < bytes, let run = try nextColdRun(demotion) {
+                saved += try demote(run, to: demotion.profile).bytesSaved
+            }
+        }
+        return saved < bytes ? try evict { $0.fileBytes < bytes - saved } : EvictionReport()
     }
 
     private func full(_ space: SpaceMeasure, _ bytes: Int, _ settings: StoreSettings) -> StoreError {

@@ -58,7 +58,7 @@ public struct StoreStatistics: Hashable, Sendable {
 
     /// Bytes of page images written for each byte that was appended for callers; 1 when nothing was copied.
     public var writeAmplification: Double {
-        appendedBytes > 0 ? Double(appendedBytes + copiedBytes + demotedBytes) / Double(appendedBytes) : 1
+        appendedBytes > 0 ? 1 + (Double(copiedBytes) + Double(demotedBytes)) / Double(appendedBytes) : 1
     }
     public var bitsPerElement: Double { Self.bits(storedBytes, elements) }
     /// Uncompressed bytes over stored bytes.

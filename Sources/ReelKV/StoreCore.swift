@@ -10,6 +10,7 @@ final class StoreCore: Sendable {
     let pageTokens: Int
     let isReadOnly: Bool
     let usageLog = UsageLog()
+    let demotionScan = Mutex(DemotionScan())
     let compactionSteps = Mutex(CompactionSteps())
 
     private struct Entry {

@@ -402,4 +402,37 @@ struct OpeningTests {
         }
         #expect(environment.configuration == .small())
     }
+
+    #if os(Linux)
+        @Test("A lock file whose maker was killed halfway is no reason to take the file for empty")
+        func halfMadeLockFile() async throws {
+            try fill()
+            let lockPath = directory.file("data.mdb-lock")
+            // LMDB 0.9 has the number of the last write behind a magic number, a version and a mutex.
+            let number = Array(try readFile(lockPath)[48..<56])
+            #expect(number == [2, 0, 0, 0, 0, 0, 0, 0])
+            for content in [
+                [UInt8](repeating: 0, count: 64), Array(try readFile(lockPath)[..<48]) + [UInt8](repeating: 0, count: 8),
+            ] {
+                try overwrite(lockPath, at: 0, with: content)
+                // As long as somebody else has the file open, nobody can set the lock file up anew.
+                let descriptor = Glibc.open(lockPath, O_RDWR)
+                var lock = flock(l_type: Int16(F_RDLCK), l_whence: Int16(SEEK_SET), l_start: 0, l_len: 1, l_pid: 0)
+                #expect(fcntl(descriptor, F_SETLK, &lock) == 0)
+                await #expect(processExitsWith: .success) { [path = directory.file() as String] in
+                    do {
+                        let environment = try Environment.open(at: path, configuration: .small())
+                        Issue.record("opened, with \(environment.information.lastTransactionID) writes")
+                    } catch let error as LMDBError {
+                        #expect(error.code == .invalid || error.code == .badReaderSlot)
+                        #expect(error.description.contains("data.mdb-lock"))
+                    }
+                }
+                close(descriptor)
+                let environment = try open()
+                let database = try environment.numberedBytes()
+                #expect(try environment.read { try database.count(in: $0) } == 100)
+            }
+        }
+    #endif
 }

@@ -65,7 +65,11 @@ struct FileSign: Sendable {
 
     var isGiven: Bool { access(path, F_OK) == 0 }
 
+    /// Waits on this thread: for a process that does nothing else.
     func wait() { while !isGiven { usleep(1000) } }
+
+    /// Waits, and leaves the thread to others: the process that is waited for may need it to be started.
+    func awaited() async throws { while !isGiven { try await Task.sleep(for: .milliseconds(1)) } }
 }
 
 extension CompactionOptions {

@@ -119,7 +119,7 @@ struct CompactionTests {
             }
             guard try store.verify().quarantined == 0 else { fatalError("pages that only moved count as damaged") }
         }
-        ready.wait()
+        try await ready.awaited()
         let store = try Store(opening: path)
         for round in 0..<10 {
             #expect(try store.compact(.to(1)).bytesCopied > 0)
@@ -158,8 +158,11 @@ struct CompactionTests {
             }
             FileSign(path: done).give()
         }
-        ready.wait()
-        while !done.isGiven { _ = try store.compact(.to(1)) }
+        try await ready.awaited()
+        while !done.isGiven {
+            _ = try store.compact(.to(1))
+            await Task.yield()
+        }
         _ = await writer
         _ = try store.compact(.to(1))
         try Numbered.expectRight(left + (0..<15).map { 101 + 2 * $0 }, in: store)
@@ -181,7 +184,7 @@ struct CompactionTests {
                 FileSign(path: go).wait()
             }
         }
-        inside.wait()
+        try await inside.awaited()
         let store = try Store(opening: path)
         #expect(code { _ = try store.compact() } == .inUse)
         #expect(try store.compactStep(bytesMax: 1 << 20) == (0, 0))
@@ -402,7 +405,7 @@ struct CompactionTests {
         #expect(try store.dropDominatedEncodings() == 1)
         // zeros are as exact in either; elsewhere one is more exact, the other smaller
         let gone = Set(pages).subtracting(try store.pages())
-        #expect(gone.count == 1 && gone.allSatisfy { $0.tokens == 0..<64 && $0.keyError == 0 })
+        #expect(gone.count == 1 && gone.allSatisfy { $0.tokens == 0..<64 && $0.keyError < 1e-30 })
         #expect(try store.dropDominatedEncodings() == 0)
         let match = try store.longestPrefix(of: tokens, model: "small", accepting: .exact)
         #expect(try restored(store, match).allSatisfy { $0.allSatisfy { $0 == 0 } } && match.tokenCount == 64)
@@ -458,7 +461,9 @@ struct CompactionTests {
         store.volumeSealBytes = 1 << 20
         try Numbered.write(0..<20, to: store)
         let volumes = try store.statistics().volumes
-        #expect(volumes.count > 5 && volumes.allSatisfy { $0.fileBytes < 2 << 20 })
+        let bytes = volumes.reduce(0) { $0 + $1.fileBytes }
+        #expect(volumes.allSatisfy { $0.fileBytes < 3 << 19 })
+        #expect(volumes.count > bytes / (3 << 19) && volumes.dropLast().allSatisfy { $0.fileBytes >= 1 << 20 })
         #expect(volumes.filter { !$0.isSealed }.count <= 1)
         try Numbered.expectRight(0..<20, in: store)
         try Numbered.remove(0..<20, from: store)

@@ -60,7 +60,7 @@ struct DeletionTests {
         try expectSound(store)
     }
 
-    @Test("Random writes, forks, cuts and deletions keep the store sound", arguments: 0..<3)
+    @Test("Random writes, forks, cuts, deletions and compactions keep the store sound", arguments: 0..<3)
     func randomOperations(seed: Int) throws {
         let folder = TemporaryFolder()
         let model = ModelSpec.small(layers: 1, heads: 1, dim: 16)
@@ -69,7 +69,11 @@ struct DeletionTests {
         var contents: [String: TokenSequence] = [:]
         for step in 0..<60 {
             let name = "s\(Int.random(in: 0..<6, using: &random))"
-            switch Int.random(in: 0..<6, using: &random) {
+            switch Int.random(in: 0..<8, using: &random) {
+            case 6:
+                _ = try store.compact(.to(1))
+            case 7:
+                _ = try store.compactStep(bytesMax: Int.random(in: 1...4096, using: &random), deadShareMin: 0)
             case 0 where contents[name] != nil:
                 try store.remove(.session(name))
                 contents[name] = nil
@@ -91,6 +95,11 @@ struct DeletionTests {
                 contents[name] = tokens
             }
             try expectSound(store)
+            for (name, tokens) in contents {
+                let prefix = try store.longestPrefix(of: tokens, model: "small")
+                #expect(prefix.tokenCount == tokens.count, "\(name) after step \(step)")
+                _ = try restored(store, prefix)
+            }
         }
         for (name, tokens) in contents {
             #expect(try store.tokens(of: try store.prefix(of: .session(name))) == tokens)

@@ -100,6 +100,9 @@ struct IndexDamageTests {
             }
             attempt { try store.truncate(session: "s1", to: 50) }
             attempt { try store.fork(.session("s2"), to: "f", count: 40) }
+            attempt { _ = try store.compactionPlan(.to(1)) }
+            attempt { _ = try store.compactStep(bytesMax: 1 << 20, deadShareMin: 0) }
+            attempt { _ = try store.compact(.to(1)) }
             let more = SyntheticCache(Self.model, queries[1] + .text(60, seed: 5))
             attempt {
                 // the head may be another session's whole: then the engine would see that its tokens are others
