@@ -104,7 +104,7 @@ struct EvictionTests {
         #expect(report.sequences == [.session("s")])
         #expect(try expectHitIsRight(video, in: store) == video.tokens.count)
 
-        try store.update { $0.quotaBytes = 2 << 20 }
+        try store.update { $0.quotaBytes = 4 << 20 }
         let other = SyntheticCache(model, .text(1000, seed: 5))
         #expect { try write(other, as: .session("t"), to: store) } throws: { ($0 as? StoreError)?.code == .quotaExceeded }
         #expect(try expectHitIsRight(video, in: store) == video.tokens.count)

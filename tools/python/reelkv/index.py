@@ -102,7 +102,7 @@ _LEAF_STRUCT = struct.Struct(">IQ32s")
 
 def is_lost(encoding: EncodingRecord) -> bool:
     """Its image is gone for good, and it lies in no volume."""
-    return encoding.volume_id == 0
+    return encoding.volume_id == 0 and encoding.flags & QUARANTINED != 0
 
 
 def parse_usage(data: bytes) -> UsageRecord:
