@@ -1,5 +1,7 @@
+import Dispatch
 import KVCodec
 import ReelKV
+import Synchronization
 import Testing
 
 #if canImport(Glibc)
@@ -65,11 +67,28 @@ struct FileSign: Sendable {
 
     var isGiven: Bool { access(path, F_OK) == 0 }
 
-    /// Waits on this thread: for a process that does nothing else.
     func wait() { while !isGiven { usleep(1000) } }
+}
 
-    /// Waits, and leaves the thread to others: the process that is waited for may need it to be started.
-    func awaited() async throws { while !isGiven { try await Task.sleep(for: .milliseconds(1)) } }
+/// Work on a thread of its own. Each process that a test waits for takes one of the few threads that tests share, so what such a process
+/// itself waits for must not need one of them.
+final class Aside<Result: Sendable>: Sendable {
+    private let outcome = Mutex<Swift.Result<Result, any Error>?>(nil)
+
+    init(_ work: @escaping @Sendable () throws -> Result) {
+        DispatchQueue(label: "aside").async { [self] in
+            let result = Swift.Result(catching: work)
+            outcome.withLock { $0 = result }
+        }
+    }
+
+    /// What came of it, once it is done.
+    func result() async throws -> Result {
+        while true {
+            if let result = outcome.withLock({ $0 }) { return try result.get() }
+            try await Task.sleep(for: .milliseconds(1))
+        }
+    }
 }
 
 extension CompactionOptions {

@@ -106,7 +106,18 @@ struct CompactionTests {
         do { left = try Numbered.mostlyDead(in: folder).left }
         let ready = FileSign(path: folder.path + "/ready")
         let done = FileSign(path: folder.path + "/done")
-        async let reader = #expect(processExitsWith: .success) {
+        let copied = Aside { [path] in
+            defer { done.give() }
+            ready.wait()
+            let store = try Store(opening: path)
+            return try (0..<10).map { round in
+                // makes what was copied before share its volume with dead pages once more
+                try Numbered.write(500 + round..<502 + round, to: store)
+                try Numbered.remove(500 + round..<502 + round, from: store)
+                return try store.compact(.to(1)).bytesCopied
+            }
+        }
+        await #expect(processExitsWith: .success) {
             [path = path as String, left = left as [Int], ready = ready.path as String, done = done.path as String] in
             let store = try Store(opening: path)
             while true {
@@ -119,16 +130,8 @@ struct CompactionTests {
             }
             guard try store.verify().quarantined == 0 else { fatalError("pages that only moved count as damaged") }
         }
-        try await ready.awaited()
+        #expect(try await copied.result().allSatisfy { $0 > 0 })
         let store = try Store(opening: path)
-        for round in 0..<10 {
-            #expect(try store.compact(.to(1)).bytesCopied > 0)
-            // makes what was copied share its volume with dead pages once more
-            try Numbered.write(500 + round..<502 + round, to: store)
-            try Numbered.remove(500 + round..<502 + round, from: store)
-        }
-        done.give()
-        _ = await reader
         try Numbered.expectRight(left, in: store)
         try expectSound(store)
     }
@@ -144,11 +147,18 @@ struct CompactionTests {
 
     @Test("Writers in another process lose nothing", .timeLimit(.minutes(5)))
     func writerElsewhere() async throws {
-        let (store, left) = try Numbered.mostlyDead(in: folder)
+        let left: [Int]
+        do { left = try Numbered.mostlyDead(in: folder).left }
         let ready = FileSign(path: folder.path + "/ready")
         let done = FileSign(path: folder.path + "/done")
-        async let writer = #expect(processExitsWith: .success) {
+        let compactions = Aside { [path] in
+            ready.wait()
+            let store = try Store(opening: path)
+            while !done.isGiven { _ = try store.compact(.to(1)) }
+        }
+        await #expect(processExitsWith: .success) {
             [path = path as String, ready = ready.path as String, done = done.path as String] in
+            defer { FileSign(path: done).give() }
             for round in 0..<15 {
                 // opened anew, so that volumes are left behind and taken over
                 let store = try Store(opening: path)
@@ -156,14 +166,11 @@ struct CompactionTests {
                 try Numbered.remove([100 + 2 * round], from: store)
                 FileSign(path: ready).give()
             }
-            FileSign(path: done).give()
         }
-        try await ready.awaited()
-        while !done.isGiven {
-            _ = try store.compact(.to(1))
-            await Task.yield()
-        }
-        _ = await writer
+        done.give()
+        ready.give()
+        try await compactions.result()
+        let store = try Store(opening: path)
         _ = try store.compact(.to(1))
         try Numbered.expectRight(left + (0..<15).map { 101 + 2 * $0 }, in: store)
         try expectSound(store)
@@ -176,7 +183,13 @@ struct CompactionTests {
         do { _ = try Numbered.mostlyDead(in: folder) }
         let inside = FileSign(path: folder.path + "/inside")
         let go = FileSign(path: folder.path + "/go")
-        async let other = #expect(processExitsWith: .success) {
+        let second = Aside { [path, self] in
+            defer { go.give() }
+            inside.wait()
+            let store = try Store(opening: path)
+            return (code { _ = try store.compact() }, try store.compactStep(bytesMax: 1 << 20) == (0, 0))
+        }
+        await #expect(processExitsWith: .success) {
             [path = path as String, inside = inside.path as String, go = go.path as String] in
             let store = try Store(opening: path)
             _ = try store.compact { _ in
@@ -184,12 +197,8 @@ struct CompactionTests {
                 FileSign(path: go).wait()
             }
         }
-        try await inside.awaited()
+        #expect(try await second.result() == (.inUse, true))
         let store = try Store(opening: path)
-        #expect(code { _ = try store.compact() } == .inUse)
-        #expect(try store.compactStep(bytesMax: 1 << 20) == (0, 0))
-        go.give()
-        _ = await other
         #expect(try store.compact().bytesCopied == 0)
         // nor twice in one process
         try Numbered.write(200..<203, to: store)
