@@ -18,7 +18,8 @@ extension Store {
         let excess = try excess(over: bytes, settings)
         if excess > 0 { report.add(try evict(fileBytes: excess, policy: policy, isDryRun: false)) }
         while let bytes = bytes ?? settings.quotaBytes, try Platform.occupiedBytes(folder) > bytes {
-            guard try compactStep(bytesMax: 8 << 20).freed > 0 else { break }
+            let step = try compactStep(bytesMax: 8 << 20)
+            if step.copied == 0, step.freed == 0 { break }
         }
         return report
     }

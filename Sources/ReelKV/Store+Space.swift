@@ -27,9 +27,8 @@ extension Store {
     /// Of the limit, the part that live pages may take: the rest is where dead bytes gather until a volume is worth emptying. More
     /// of it holds more pages and copies each more often.
     private static let liveShare = 0.85
-    /// Volumes that a quota is divided into: space comes back a volume at a time.
-    private static let volumesPerQuota = 32
-    private static let sealBytesMin = 1 << 20
+    /// The share of dead bytes from which on a volume is emptied also where there is room enough.
+    private static let deadShareMax = 0.6
 
     /// Appends a tenant's page images to the volumes, within the store's and the tenant's bounds. The caller settles them.
     ///
@@ -72,24 +71,34 @@ extension Store {
         return try makeRoom(for: 0, settings)
     }
 
+    /// A little compaction for what was just written, where most of what lies in some volume is dead. A write pays for it by its size,
+    /// and never fails for it.
+    func compactInPassing(bytes: Int) {
+        _ = try? compactStep(bytesMax: bytes, deadShareMin: Self.deadShareMax)
+    }
+
     // MARK: - The store's bounds
 
     private func makeRoom(for bytes: Int, _ settings: StoreSettings) throws -> EvictionReport {
         var report = try dropExpired(settings)
         var space = try measure(settings)
+        let stepBytes = 2 * max(bytes, 1 << 20)
         while true {
             let liveMax = Int(Double(space.limit - space.overhead) * Self.liveShare)
             let excess = space.live + bytes - liveMax
-            var evicted = EvictionReport()
-            if excess > 0 { evicted = try shed(excess, settings) }
-            report.add(evicted)
-            var freed = 0
-            if space.occupied + bytes > space.limit { freed = try compactStep(bytesMax: max(bytes, 1 << 20) * 2).freed }
+            let shed = excess > 0 ? try shed(excess, settings) : EvictionReport()
+            report.add(shed)
+            var step = (copied: 0, freed: 0)
+            if space.occupied + bytes > space.limit { step = try compactStep(bytesMax: stepBytes) }
             let before = space
             space = try measure(settings)
             if space.occupied + bytes <= space.limit { break }
-            guard evicted.pages > 0 || freed > 0 || space.occupied < before.occupied else { throw full(space, bytes, settings) }
+            guard shed.pages > 0 || step.copied > 0 || step.freed > 0 || space.occupied < before.occupied else {
+                throw full(space, bytes, settings)
+            }
         }
+        // A little ahead of need, so that no single write has to wait for a whole volume to be emptied.
+        if space.occupied + bytes > space.limit - 2 * volumes.sealBytes { _ = try compactStep(bytesMax: stepBytes) }
         return report
     }
 

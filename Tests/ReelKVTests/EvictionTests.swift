@@ -234,7 +234,8 @@ struct EvictionTests {
         let roots = (0..<3).map { TokenSequence.text(64 * 3 + 10, seed: 50 + UInt64($0)) }
         let caches = (0..<12).map { index in
             SyntheticCache(
-                .small(), roots[index % 3][0..<Int.random(in: 1...roots[0].count, using: &random)]
+                .small(),
+                roots[index % 3][0..<Int.random(in: 1...roots[0].count, using: &random)]
                     + .text(Int.random(in: 1...200, using: &random), seed: UInt64(index)))
         }
         for _ in 0..<120 {
