@@ -85,17 +85,19 @@ extension Store {
         let stepBytes = 2 * max(bytes, 1 << 20)
         while true {
             let liveMax = Int(Double(space.limit - space.overhead) * Self.liveShare)
-            let excess = space.live + bytes - liveMax
-            let shed = excess > 0 ? try shed(excess, settings) : EvictionReport()
-            report.add(shed)
-            var step = (copied: 0, freed: 0)
-            if space.occupied + bytes > space.limit { step = try compactStep(bytesMax: stepBytes) }
+            var hasShed = try shed(space.live + bytes - liveMax, settings, into: &report)
+            if space.occupied + bytes > space.limit {
+                let step = try compactStep(bytesMax: stepBytes)
+                if step.copied == 0, step.freed == 0, !hasShed {
+                    // nothing is dead that could be given back: more has to go
+                    hasShed = try shed(space.occupied + bytes - space.limit, settings, into: &report)
+                }
+                hasShed = hasShed || step.copied > 0 || step.freed > 0
+            }
             let before = space
             space = try measure(settings)
             if space.occupied + bytes <= space.limit { break }
-            guard shed.pages > 0 || step.copied > 0 || step.freed > 0 || space.occupied < before.occupied else {
-                throw full(space, bytes, settings)
-            }
+            guard hasShed || space.occupied < before.occupied else { throw full(space, bytes, settings) }
         }
         // A little ahead of need, so that no single write has to wait for a whole volume to be emptied.
         if space.occupied + bytes > space.limit - 2 * volumes.sealBytes { _ = try compactStep(bytesMax: stepBytes) }
@@ -104,14 +106,19 @@ extension Store {
 
     /// Lets go of page images that take so many bytes: demotes what is cold, if the settings say so, and then evicts what the policy
     /// values least.
-    private func shed(_ bytes: Int, _ settings: StoreSettings) throws -> EvictionReport {
+    ///
+    /// - Returns: whether any went.
+    private func shed(_ bytes: Int, _ settings: StoreSettings, into report: inout EvictionReport) throws -> Bool {
+        guard bytes > 0 else { return false }
         var saved = 0
         if let demotion = settings.demotion {
             while saved < bytes, let run = try nextColdRun(demotion) {
                 saved += try demote(run, to: demotion.profile).bytesSaved
             }
         }
-        return saved < bytes ? try evict { $0.fileBytes < bytes - saved } : EvictionReport()
+        let evicted = saved < bytes ? try evict { $0.fileBytes < bytes - saved } : EvictionReport()
+        report.add(evicted)
+        return saved > 0 || evicted.pages > 0
     }
 
     private func full(_ space: SpaceMeasure, _ bytes: Int, _ settings: StoreSettings) -> StoreError {
