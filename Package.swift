@@ -36,6 +36,7 @@ let package = Package(
         .target(name: "Rendering", dependencies: ["CZlib"], swiftSettings: swiftSettings),
         .target(name: "ReelKV", dependencies: ["LMDB", "KVCodec", "CSodium"], swiftSettings: swiftSettings),
         .target(name: "ModelSpecFiles", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
+        .target(name: "TraceReplay", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .executableTarget(
             name: "reelkv",
             dependencies: [
@@ -47,7 +48,7 @@ let package = Package(
         .executableTarget(
             name: "reelkv-bench",
             dependencies: [
-                "ReelKV", "Safetensors", "KVMetrics", "Rendering",
+                "ReelKV", "Safetensors", "KVMetrics", "Rendering", "TraceReplay",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: swiftSettings),
@@ -58,7 +59,8 @@ let package = Package(
         .testTarget(name: "SafetensorsTests", dependencies: ["Safetensors"], swiftSettings: swiftSettings),
         .testTarget(name: "RenderingTests", dependencies: ["Rendering", "CZlib"], swiftSettings: swiftSettings),
         .testTarget(
-            name: "ReelKVTests", dependencies: ["ReelKV", "LMDB", "KVMetrics", "Safetensors"], swiftSettings: swiftSettings),
+            name: "ReelKVTests", dependencies: ["ReelKV", "LMDB", "KVMetrics", "Safetensors", "TraceReplay"],
+            swiftSettings: swiftSettings),
         .testTarget(
             name: "ModelSpecFilesTests", dependencies: ["ModelSpecFiles", "ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .testTarget(

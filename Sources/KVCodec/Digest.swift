@@ -5,6 +5,9 @@ public struct Digest: Hashable, Sendable {
 
     public static let byteCount = 32
 
+    /// The first eight bytes, read little-endian: enough to tell nodes apart where a mistake does no harm.
+    package var firstWord: UInt64 { words.0 }
+
     /// The digest of 32 zero bytes, which names nothing.
     public static let zero = Digest(words: (0, 0, 0, 0))
 

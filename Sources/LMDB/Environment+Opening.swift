@@ -145,6 +145,7 @@ extension Environment {
         if !configuration.usesLocks { flags |= MDB_NOLOCK }
         if !configuration.readAhead { flags |= MDB_NORDAHEAD }
         if configuration.durability == .relaxed { flags |= MDB_NOMETASYNC }
+        if configuration.isScratch { flags |= MDB_NOSYNC }
         return UInt32(flags)
     }
 

@@ -41,6 +41,9 @@ extension Environment {
 
         public var durability = Durability.durable
 
+        /// Whether commits wait for nothing at all (`MDB_NOSYNC`): for files that are thrown away. A crash may leave them damaged.
+        package var isScratch = false
+
         /// Whether page faults read ahead. Without (`MDB_NORDAHEAD`) random reads of files larger than memory waste less, and
         /// ranges want ``Environment/adviseWillNeed(_:)``.
         public var readAhead = true
@@ -82,6 +85,7 @@ extension Environment.Configuration {
         compare("allowsSuccessors", \.allowsSuccessors)
         compare("usesLocks", \.usesLocks)
         compare("durability", \.durability)
+        compare("isScratch", \.isScratch)
         compare("readAhead", \.readAhead)
         compare("fileMode", \.fileMode)
         return names

@@ -14,38 +14,6 @@ public struct EvictionReport: Hashable, Sendable {
 }
 
 extension Index {
-    /// The nodes that go first, of one tenant or of all, as the policy ranks them.
-    ///
-    /// - Parameter excluding: nodes that are leased.
-    func victim(
-        ofTenant tenant: UInt32?, excluding leased: Set<Digest>, in transaction: borrowing some Transaction & ~Copyable
-    ) throws -> LeafKey? {
-        if let tenant { return try firstLeaf(of: tenant, excluding: leased, in: transaction) }
-        var best: LeafKey?
-        var next: UInt32? = 0
-        while let tenant = next, let first = try leaves.firstEntry(atOrAfter: Self.accountKey(tenant), in: transaction) {
-            let found = try first.key.withUnsafeBytes { try LeafKey(bytes: $0) }.tenant
-            if let leaf = try firstLeaf(of: found, excluding: leased, in: transaction), leaf.rank < best?.rank ?? .max {
-                best = leaf
-            }
-            next = found == .max ? nil : found + 1
-        }
-        return best
-    }
-
-    private func firstLeaf(
-        of tenant: UInt32, excluding leased: Set<Digest>, in transaction: borrowing some Transaction & ~Copyable
-    ) throws -> LeafKey? {
-        var first: LeafKey?
-        try leaves.forEachRaw(in: .prefix(Self.accountKey(tenant)), in: transaction) { key, _ in
-            let leaf = try LeafKey(bytes: key)
-            if leased.contains(leaf.hash) { return .continue }
-            first = leaf
-            return .stop
-        }
-        return first
-    }
-
     /// Removes a leaf, and the names whose last page it was. Its parent may then be a leaf.
     func evict(_ leaf: LeafKey, reason: EvictionReason, in transaction: borrowing WriteTransaction) throws -> EvictionReport {
         guard let node = try node(leaf.hash, in: transaction), node.record.children == 0, node.record.pins == 0 else {
@@ -60,7 +28,7 @@ extension Index {
             _ = try tips.delete(TipKey(tip: leaf.hash, kind: kind, head: key).bytes, in: transaction)
             report.sequences.append(SequenceName(kind, key.name, tenant: try tenantName(key.tenant, in: transaction)))
         }
-        if reason == .room { try noteEviction(of: node, hash: leaf.hash, in: transaction) }
+        if reason == .room { try noteEviction(leaf, in: transaction) }
         try removeNode(node, hash: leaf.hash, in: transaction)
         if try self.node(node.record.parent, in: transaction) != nil {
             try release(node.record.parent, \.children, isKeeping: true, in: transaction)

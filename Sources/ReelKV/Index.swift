@@ -36,6 +36,8 @@ struct Index: Sendable {
     let leaves: Database<RawBytes, RawBytes>
     /// What tenants have stored. Key: tenant id.
     let accounts: Database<RawBytes, RawBytes>
+    /// What the order of eviction goes by beside the records; of this process.
+    let evictionMemory = EvictionMemory()
 
     /// The first file's name. Its successors are numbered; see `files`.
     static let fileName = "index.mdb"
@@ -49,12 +51,15 @@ struct Index: Sendable {
     private static let mapBytesMax = 1 << 40
 
     /// Opens the index file; creates its databases when `creating`.
-    init(at path: String, readOnly: Bool, creating: Bool) throws {
+    ///
+    /// - Parameter isScratch: whether commits do not wait for the disk, because the store is thrown away.
+    init(at path: String, readOnly: Bool, creating: Bool, isScratch: Bool = false) throws {
         var configuration = Environment.Configuration()
         configuration.mapSize = Self.mapBytes
         configuration.maxMapSize = Self.mapBytesMax
         configuration.maxDatabases = 24
         configuration.isReadOnly = readOnly
+        configuration.isScratch = isScratch
         configuration.allowsSuccessors = true
         environment = try Environment.open(at: path, configuration: configuration)
         stores = try environment.database(named: "store", keys: UTF8String.self, values: RawBytes.self, creating: creating)

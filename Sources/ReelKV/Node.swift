@@ -30,6 +30,9 @@ struct Node: Hashable, Sendable {
     /// Index in the sequence of the first token that this node itself holds.
     var firstOwnToken: Int { record.firstOwnToken }
 
+    /// Whether any of the page's tokens up to the node's end is a placeholder of a media span.
+    var hasMedia: Bool { (try? TokenSequence(canonical: tokens))?.media.isEmpty == false }
+
     static let encodingsMax = 16
 
     func encoded() -> [UInt8] {

@@ -29,8 +29,8 @@ final class PagePublisher {
     private var building: BuildingKey?
     private var pending: [Pending] = []
     private var pendingBytes = 0
-    /// Whether any of what was published was not stored before.
-    private var hasNewNodes = false
+    /// What was published and was not stored before.
+    private var newNodes: [EvictionMemory.PathNode] = []
     /// Keeps the last stored page that pending ones stand behind from being evicted until the writer's own head holds it.
     private var lease: Lease?
 
@@ -98,7 +98,7 @@ final class PagePublisher {
     /// Puts the pending images into the volumes, then, in one transaction of the index, publishes their nodes and lets `moveHead` refer
     /// to the last of them.
     private func publishPending(
-        _ moveHead: (_ moved: Head, _ isNew: Bool, borrowing WriteTransaction) throws -> BuildingKey?
+        _ moveHead: (_ moved: Head, _ newNodes: Int, borrowing WriteTransaction) throws -> BuildingKey?
     ) throws {
         let new = pending.compactMap { page in page.new.map { (hash: page.hash, node: $0.node, image: $0.image) } }
         let locations = try store.append(new.map(\.image), ofTenant: tenantID, named: name.tenant)
@@ -110,23 +110,28 @@ final class PagePublisher {
             moved.record.tokenCount = UInt64(last.tokenCount)
         }
         moved.record.updatedSeconds = Platform.unixSeconds()
-        let (key, isNew) = try store.writeWithUses { transaction in
+        let (key, published) = try store.writeWithUses { transaction in
             try checkOwners(in: transaction)
             let access = try store.index.counters(in: transaction).accesses
-            var isNew = false
+            var published: [EvictionMemory.PathNode] = []
             var bytes: UInt64 = 0
             for ((hash, node, image), location) in zip(new, locations) {
                 var node = node
                 node.record.createdAccess = access
                 node.encodings[0].volumeId = location.volume
                 node.encodings[0].pageId = location.page
-                isNew = try store.index.publish(node, hash: hash, in: transaction).isNew || isNew
+                if try store.index.publish(node, hash: hash, in: transaction).isNew {
+                    published.append(EvictionMemory.PathNode(hash: hash, isTail: node.kind == .piece))
+                    if let memory = store.index.evictionMemory.memory(of: hash) {
+                        try store.index.remember(memory, of: hash, in: transaction)
+                    }
+                }
                 bytes += UInt64(image.count)
             }
             try store.index.updateCounters(in: transaction) { $0.appendedBytes += bytes }
-            return (try moveHead(moved, isNew, transaction), isNew)
+            return (try moveHead(moved, newNodes.count + published.count, transaction), published)
         }
-        hasNewNodes = hasNewNodes || isNew
+        newNodes += published
         head = moved
         building = key
         pending = []
@@ -154,7 +159,8 @@ final class PagePublisher {
         guard engineState?.count ?? 0 <= Self.engineStateBytesMax else {
             throw StoreError(.invalidArgument, "engine state has at most \(Self.engineStateBytesMax) bytes")
         }
-        try publishPending { moved, isNew, transaction in
+        var access: UInt64?
+        try publishPending { moved, newNodes, transaction in
             let previous = try store.index.head(name.kind, headKey, in: transaction)
             try checkUnchanged(previous, tip: moved)
             if let engineState { try keep(engineState, after: moved, in: transaction) }
@@ -164,9 +170,12 @@ final class PagePublisher {
             if let building { try store.index.moveBuilding(building, to: nil, in: transaction) }
             try store.index.remove(try store.index.abandoned(name.kind, headKey, in: transaction), in: transaction)
             // a sequence that was stored already was counted when it was looked up
-            if isNew || hasNewNodes, !moved.isEmpty { try store.index.countAccess(at: moved.record.tip, in: transaction) }
+            if newNodes > 0, !moved.isEmpty {
+                access = try store.index.countAccess(at: moved.record.tip, together: newNodes, in: transaction)
+            }
             return nil
         }
+        if let access { store.index.evictionMemory.note(stored: newNodes, after: start.path, access: access) }
         // The write is done, whether or not the space of what it replaced comes back now.
         if isReplacing { try? store.removeDeadVolumes() }
     }

@@ -21,10 +21,7 @@ extension Store {
         accepting acceptance: Acceptance = .any, isCounted: Bool = true
     ) throws -> StoredPrefix {
         let prefix = try match(tokens, model: name, tenant: tenantName, accepting: acceptance)
-        if isCounted {
-            noteLookup(
-                tip: prefix.tokenCount > 0 ? prefix.tip : nil, tokens: tokens.count, matched: prefix.tokenCount)
-        }
+        if isCounted { noteLookup(prefix, tokens: tokens.count) }
         return prefix
     }
 

@@ -11,16 +11,12 @@ extension Store {
         let tenant = try makeTenant(named: Store.defaultTenant)
         let hasher = hasher(tenant: tenant, model: model)
         try write { transaction in
-            let volume = try index.takeID(\.nextVolumeId, in: transaction)
-            try index.putVolume(
-                VolumeRecord(
-                    state: VolumeRecord.sealedState, liveBytes: 0, livePages: 0, writtenBytes: 0, writtenPages: 0,
-                    createdSeconds: 0, sealedSeconds: 0), id: volume, in: transaction)
+            let volume = try makeVolumeWithoutFile(in: transaction)
             for (name, tokens) in sequences {
                 let pages = tokens.count / pageTokens
                 var base = hasher.root
                 for page in 0..<pages {
-                    base = try enter(
+                    base = try enterWithoutImage(
                         tokens, page: page, after: base, hasher, volume: volume, model: model.id, tenant: tenant.id,
                         in: transaction)
                 }
@@ -35,19 +31,34 @@ extension Store {
         }
     }
 
-    private func enter(
+    /// A volume for pages that lie nowhere.
+    func makeVolumeWithoutFile() throws -> UInt64 { try write { try makeVolumeWithoutFile(in: $0) } }
+
+    private func makeVolumeWithoutFile(in transaction: borrowing WriteTransaction) throws -> UInt64 {
+        let volume = try index.takeID(\.nextVolumeId, in: transaction)
+        try index.putVolume(
+            VolumeRecord(
+                state: VolumeRecord.sealedState, liveBytes: 0, livePages: 0, writtenBytes: 0, writtenPages: 0,
+                createdSeconds: 0, sealedSeconds: 0), id: volume, in: transaction)
+        return volume
+    }
+
+    /// Enters a page, or the piece of one that the sequence ends with.
+    func enterWithoutImage(
         _ tokens: TokenSequence, page: Int, after base: Digest, _ hasher: ChainHasher, volume: UInt64, model: UInt32,
         tenant: UInt32, in transaction: borrowing WriteTransaction
     ) throws -> Digest {
-        let range = page * pageTokens..<(page + 1) * pageTokens
+        let range = page * pageTokens..<min(tokens.count, (page + 1) * pageTokens)
+        let isPiece = range.count < pageTokens
         var canonical: [UInt8] = []
         tokens.appendCanonical(of: range, origin: 0, to: &canonical)
-        let hash = hasher.page(after: base, tokens: canonical)
+        let hash =
+            isPiece ? hasher.piece(after: base, start: 0, tokens: canonical) : hasher.page(after: base, tokens: canonical)
         let record = NodeRecord(
-            base: base, parent: base, pageFirstToken: UInt64(range.lowerBound), start: 0, end: UInt32(pageTokens),
+            base: base, parent: base, pageFirstToken: UInt64(range.lowerBound), start: 0, end: UInt32(range.count),
             parentEnd: 0, modelId: model, tenantId: tenant, children: 0, heads: 0,
-            tokenBytes: UInt32(canonical.count), kind: Node.Kind.page.rawValue, encodingCount: 1, pins: 0, createdSeconds: 0,
-            createdAccess: 0)
+            tokenBytes: UInt32(canonical.count), kind: (isPiece ? Node.Kind.piece : .page).rawValue, encodingCount: 1, pins: 0, createdSeconds: 0,
+            createdAccess: try index.counters(in: transaction).accesses)
         let encoding = EncodingRecord(
             volumeId: volume, pageId: UInt64(page + 1), imageBytes: 1, profileId: Profile.exact.id, flags: 0, keyError: 0,
             valueError: 0, completeFrom: 0, createdSeconds: 0)

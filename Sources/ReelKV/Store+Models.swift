@@ -96,13 +96,13 @@ extension Store {
     }
 
     /// The tenant; makes it, with a salt of its own, when it is new.
-    func makeTenant(named name: String) throws -> StoredTenant {
+    func makeTenant(named name: String, salt: Digest? = nil) throws -> StoredTenant {
         try Names.check(name, what: "tenant")
         if let known = try storedTenant(named: name) { return known }
         return try write { transaction in
             if let known = try index.tenant(named: name, in: transaction) { return known }
             let id = try index.takeID(\.nextTenantId, in: transaction)
-            let salt = ChainHasher.randomSalt()
+            let salt = salt ?? ChainHasher.randomSalt()
             try index.putTenant(
                 TenantRecord(salt: salt, tenantId: id, createdSeconds: Platform.unixSeconds(), quotaBytes: 0), named: name,
                 in: transaction)

@@ -27,6 +27,8 @@ extension Store {
     /// Of the limit, the part that live pages may take: the rest is where dead bytes gather until a volume is worth emptying. More
     /// of it holds more pages and copies each more often.
     private static let liveShare = 0.85
+    /// The share of dead bytes from which on a volume is emptied before it must be: what is copied early may be dead later.
+    private static let deadShareAhead = 0.35
     /// The share of dead bytes from which on a volume is emptied also where there is room enough.
     private static let deadShareMax = 0.6
 
@@ -100,7 +102,9 @@ extension Store {
             guard hasShed || space.occupied < before.occupied else { throw full(space, bytes, settings) }
         }
         // A little ahead of need, so that no single write has to wait for a whole volume to be emptied.
-        if space.occupied + bytes > space.limit - 2 * volumes.sealBytes { _ = try compactStep(bytesMax: stepBytes) }
+        if space.occupied + bytes > space.limit - 2 * volumes.sealBytes {
+            _ = try compactStep(bytesMax: stepBytes, deadShareMin: Self.deadShareAhead)
+        }
         return report
     }
 

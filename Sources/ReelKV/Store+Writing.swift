@@ -50,7 +50,7 @@ extension Store {
         }
         try checkPageSize(model.spec)
         // a session that goes on was used; a prefix given was counted when it was looked up
-        if let existing, existing.prefix.tokenCount > 0 { noteUse(tip: existing.prefix.tip) }
+        if let existing, existing.prefix.tokenCount > 0 { noteUse(of: existing.prefix) }
         return try SequenceWriter(
             store: self, name: name, start: prefix.tokenCount == 0 ? emptyPrefix(model: model, tenant: tenant) : prefix,
             tenant: tenant, storedModel: model, profile: profile, options: options, protectedTokens: protectedTokens,

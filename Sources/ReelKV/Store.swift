@@ -19,6 +19,8 @@ public final class Store: Sendable {
         public var pageTokens = 256
         /// Bytes at which a volume is sealed and the next one begun. Space comes back a volume at a time.
         public var volumeBytesMax = 256 << 20
+        /// Whether commits to the index do not wait for the disk: for stores that are thrown away when this process ends.
+        package var isScratch = false
 
         public init() {}
     }
@@ -73,7 +75,7 @@ public final class Store: Sendable {
         try Platform.makeDirectory(path)
         for folder in [VolumeSet.folderName, LeaseTable.folderName] { try Platform.makeDirectory(path + "/" + folder) }
         try StoreError.translating {
-            let index = try Index(at: path + "/" + Index.fileName, readOnly: false, creating: true)
+            let index = try Index(at: path + "/" + Index.fileName, readOnly: false, creating: true, isScratch: options.isScratch)
             let record = StoreRecord(
                 magic: Index.magic, formatVersion: Index.formatVersion, minimumReaderVersion: Index.formatVersion,
                 pageTokens: UInt32(options.pageTokens), storeId: UInt64.random(in: 1 ... .max),
@@ -86,15 +88,21 @@ public final class Store: Sendable {
                 try index.putStoreRecord(record, in: transaction)
             }
         }
-        return try Store(opening: path)
+        return try Store(opening: path, access: .readWrite, isScratch: options.isScratch)
     }
 
     /// Opens the store in a folder.
     ///
     /// - Throws: `StoreError` with the codes `notAStore`, `newerFormat`, `damaged`, `readOnly`, `noSpace`, `inputOutput`, and `inUse` for
     ///   writing where this process has the store open read-only.
-    public init(opening path: String, access: Access = .readWrite) throws {
-        core = try StoreError.translating { try StoreCore.open(path, readOnly: access == .readOnly) }
+    public convenience init(opening path: String, access: Access = .readWrite) throws {
+        try self.init(opening: path, access: access, isScratch: false)
+    }
+
+    private init(opening path: String, access: Access, isScratch: Bool) throws {
+        core = try StoreError.translating {
+            try StoreCore.open(path, readOnly: access == .readOnly, isScratch: isScratch)
+        }
         self.path = path
         self.access = access
     }
@@ -125,14 +133,20 @@ public final class Store: Sendable {
     }
 
     /// Notes that a prefix was looked up, and writes down what was gathered when it is time to.
-    func noteLookup(tip: Digest?, tokens: Int, matched: Int) {
-        guard access == .readWrite, core.usageLog.note(tip: tip, tokens: tokens, matched: matched) else { return }
+    func noteLookup(_ prefix: StoredPrefix, tokens: Int) {
+        guard access == .readWrite else { return }
+        index.evictionMemory.note(
+            path: prefix.path, missing: (tokens - prefix.tokenCount + pageTokens - 1) / pageTokens)
+        let tip = prefix.tokenCount > 0 ? prefix.tip : nil
+        guard core.usageLog.note(tip: tip, tokens: tokens, matched: prefix.tokenCount) else { return }
         flushUses()
     }
 
     /// Notes that a sequence was used by its name.
-    func noteUse(tip: Digest) {
-        guard access == .readWrite, core.usageLog.note(tip: tip) else { return }
+    func noteUse(of prefix: StoredPrefix) {
+        guard access == .readWrite else { return }
+        index.evictionMemory.note(path: prefix.path, missing: 0)
+        guard core.usageLog.note(tip: prefix.tip) else { return }
         flushUses()
     }
 

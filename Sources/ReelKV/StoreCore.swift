@@ -22,11 +22,12 @@ final class StoreCore: Sendable {
     /// By the store's folder: the index's file can change while the store is open.
     private static let registry = Mutex<[Platform.FileIdentity: Entry]>([:])
 
-    private init(path: String, readOnly: Bool) throws {
-        let index = try Index(at: path + "/" + Index.fileName, readOnly: readOnly, creating: false)
+    private init(path: String, readOnly: Bool, isScratch: Bool) throws {
+        let index = try Index(at: path + "/" + Index.fileName, readOnly: readOnly, creating: false, isScratch: isScratch)
         let record = try index.environment.read { try index.storeRecord(in: $0) }
         // Readers that died would keep pages of the index from being used again.
         if !readOnly { _ = try index.environment.clearStaleReaders() }
+        if !readOnly { try index.environment.read { try index.loadMemory(in: $0) } }
         self.index = index
         folder = path
         volumes = VolumeSet(
@@ -38,13 +39,19 @@ final class StoreCore: Sendable {
 
     deinit {
         // A forked child has its parent's uses; LMDB refuses its write.
-        if !isReadOnly, let batch = usageLog.take() { try? index.environment.write { try index.record(batch, in: $0) } }
+        guard !isReadOnly else { return }
+        let batch = usageLog.take()
+        guard batch != nil || index.evictionMemory.hasLearned else { return }
+        try? index.environment.write { transaction in
+            if let batch { try index.record(batch, in: transaction) }
+            try index.saveMemory(ifDue: false, in: transaction)
+        }
     }
 
     /// The open files of the store in a folder; opens them when nobody in this process has yet.
     ///
     /// - Throws: `StoreError.inUse` for writing to a store that this process has open read-only.
-    static func open(_ path: String, readOnly: Bool) throws -> StoreCore {
+    static func open(_ path: String, readOnly: Bool, isScratch: Bool = false) throws -> StoreCore {
         // Absolute, because volumes are opened long after, and the process may have changed its folder by then.
         guard let path = Platform.absolute(path), let identity = Platform.FileIdentity(path: path), hasIndex(path) else {
             throw StoreError(.notAStore, "\(path) holds no ReelKV store: create one with `reelkv init --store \(path)`")
@@ -57,7 +64,7 @@ final class StoreCore: Sendable {
                 }
                 return core
             }
-            let core = try StoreCore(path: path, readOnly: readOnly)
+            let core = try StoreCore(path: path, readOnly: readOnly, isScratch: isScratch)
             registry[identity] = Entry(core: core)
             return core
         }

@@ -70,6 +70,8 @@ public struct StoredPrefix: Sendable {
 
     /// The node that holds the last token, and the end of the used part of it; the root when empty.
     var tip: Digest { segments.last?.hash ?? root }
+    /// Its nodes, from the first on.
+    var path: [EvictionMemory.PathNode] { segments.map { EvictionMemory.PathNode(hash: $0.hash, isTail: $0.kind == .piece) } }
     var tipEnd: Int { segments.last?.used.upperBound ?? 0 }
 
     /// The first `count` tokens of this prefix, or all when it has fewer.

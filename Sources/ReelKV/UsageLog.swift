@@ -37,10 +37,12 @@ final class UsageLog: Sendable {
         if state.sequence == 0 { state.since = now }
         state.sequence += 1
         if let tip {
-            let count = state.uses[tip]?.count ?? 0
+            let known = state.uses[tip]
+            let count = known?.count ?? 0
             // in place of the store's count of accesses, which only a write can tell, the order in which they came
             state.uses[tip] = PageUse(
-                count: count == .max ? count : count + 1, lastAccess: state.sequence, lastUsedSeconds: now)
+                count: count == .max ? count : count + 1, lastAccess: state.sequence, lastUsedSeconds: now,
+                previousAccess: known?.lastAccess ?? 0)
         }
         return state.uses.count >= Self.usesMax || now - state.since >= Self.secondsMax
     }
@@ -63,10 +65,14 @@ extension UsageLog {
         state.withLock { state in
             for (tip, later) in state.uses {
                 state.uses[tip]?.lastAccess = later.lastAccess + batch.accesses
+                if later.previousAccess > 0 { state.uses[tip]?.previousAccess = later.previousAccess + batch.accesses }
             }
             for (tip, use) in batch.uses {
                 var merged = state.uses[tip] ?? use
-                if state.uses[tip] != nil { merged.count = merged.count > .max - use.count ? .max : merged.count + use.count }
+                if state.uses[tip] != nil {
+                    merged.count = merged.count > .max - use.count ? .max : merged.count + use.count
+                    if merged.previousAccess == 0 { merged.previousAccess = use.lastAccess }
+                }
                 state.uses[tip] = merged
             }
             if state.sequence == 0 { state.since = Platform.unixSeconds() }
@@ -121,7 +127,10 @@ extension Index {
         for (tip, use) in batch.uses {
             var use = use
             use.lastAccess += before
+            if use.previousAccess > 0 { use.previousAccess += before }
             try recordUse(use, of: tip, in: transaction)
         }
+        try synchronizeMemory(in: transaction)
+        try saveMemory(ifDue: true, in: transaction)
     }
 }

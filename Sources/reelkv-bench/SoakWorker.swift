@@ -68,11 +68,8 @@ struct SoakWork {
         let conversation = SoakConversation(number: conversations[pick(conversations.count)])
         let turn = 1 + pick(SoakConversation.turns)
         let name = SequenceName.session("c\(conversation.number).t\(turn)")
-        if pick(20) == 0 {
-            do {
-                try store.remove(name)
-                removed += 1
-            } catch let error as StoreError where error.code == .notFound {}
+        if pick(10) == 0 {
+            try removeOne(of: conversations)
             return
         }
         let count = turn * SoakConversation.turnTokens
@@ -85,6 +82,16 @@ struct SoakWork {
         } catch let error as StoreError where error.code == .conflict || error.code == .pageUnavailable {
             unavailable += 1  // what it goes on from was evicted meanwhile
         }
+    }
+
+    private mutating func removeOne(of conversations: [Int]) throws {
+        let own = Set(conversations.map { "c\($0)" })
+        let names = try store.sequences(.session).map(\.name).filter { own.contains(String($0.name.prefix { $0 != "." })) }
+        guard !names.isEmpty else { return }
+        do {
+            try store.remove(names[pick(names.count)])
+            removed += 1
+        } catch let error as StoreError where error.code == .notFound {}  // evicted meanwhile
     }
 
     private mutating func append(

@@ -788,33 +788,28 @@ package struct CounterRecord: FixedLayoutRecord, Hashable, Sendable {
     }
 }
 
-/// What the policy has learned, under the key `eviction` of the database `store`.
+/// What the policy `cost` has learned, under the key `eviction` of the database `store`.
 package struct EvictionRecord: FixedLayoutRecord, Hashable, Sendable {
     package static let byteCount = 64
 
     /// the rank, before it is made a whole number, of what was evicted last
     package var inflation: Double
-    /// accesses between a leaf's last use and its eviction, a moving mean
-    package var meanAge: Double
 
     // swift-format-ignore
-    package init(inflation: Double, meanAge: Double) {
+    package init(inflation: Double) {
         self.inflation = inflation
-        self.meanAge = meanAge
     }
 
     /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
     package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
         guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
         inflation = bytes.loadLittleEndian(at: offset + 0, as: Double.self)
-        meanAge = bytes.loadLittleEndian(at: offset + 8, as: Double.self)
     }
 
     /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
     package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
         bytes.storeLittleEndian(inflation, at: offset + 0)
-        bytes.storeLittleEndian(meanAge, at: offset + 8)
-        bytes.storeZero(at: offset + 16, count: 48)
+        bytes.storeZero(at: offset + 8, count: 56)
     }
 }
 
@@ -832,14 +827,32 @@ package struct UsageRecord: FixedLayoutRecord, Hashable, Sendable {
     package var uses: UInt32
     /// 1 when it has a key in `leaf`
     package var ranked: UInt8
+    /// bit 0: last_access is when the node was made, or belongs to an access that went on to a child: the next access takes its place
+    package var flags: UInt8
+    /// nodes that were stored together with this one, itself included; 0 when not known
+    package var together: UInt16
+    /// those of them that stand before this one
+    package var togetherLeft: UInt16
+    /// accesses that were counted before the node was evicted, and stored anew
+    package var carriedUses: UInt16
+    /// accesses of the store between the last two that ended here or behind it; 0 when there was one
+    package var gap: UInt32
+    /// the policy `cost`: what the rank of the last evicted node was at the last access
+    package var inflation: Double
 
     // swift-format-ignore
-    package init(rank: UInt64, lastAccess: UInt64, lastUsedSeconds: Int64, uses: UInt32, ranked: UInt8) {
+    package init(rank: UInt64, lastAccess: UInt64, lastUsedSeconds: Int64, uses: UInt32, ranked: UInt8, flags: UInt8, together: UInt16, togetherLeft: UInt16, carriedUses: UInt16, gap: UInt32, inflation: Double) {
         self.rank = rank
         self.lastAccess = lastAccess
         self.lastUsedSeconds = lastUsedSeconds
         self.uses = uses
         self.ranked = ranked
+        self.flags = flags
+        self.together = together
+        self.togetherLeft = togetherLeft
+        self.carriedUses = carriedUses
+        self.gap = gap
+        self.inflation = inflation
     }
 
     /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
@@ -850,6 +863,12 @@ package struct UsageRecord: FixedLayoutRecord, Hashable, Sendable {
         lastUsedSeconds = bytes.loadLittleEndian(at: offset + 16, as: Int64.self)
         uses = bytes.loadLittleEndian(at: offset + 24, as: UInt32.self)
         ranked = bytes.loadLittleEndian(at: offset + 28, as: UInt8.self)
+        flags = bytes.loadLittleEndian(at: offset + 29, as: UInt8.self)
+        together = bytes.loadLittleEndian(at: offset + 30, as: UInt16.self)
+        togetherLeft = bytes.loadLittleEndian(at: offset + 32, as: UInt16.self)
+        carriedUses = bytes.loadLittleEndian(at: offset + 34, as: UInt16.self)
+        gap = bytes.loadLittleEndian(at: offset + 36, as: UInt32.self)
+        inflation = bytes.loadLittleEndian(at: offset + 40, as: Double.self)
     }
 
     /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
@@ -859,7 +878,67 @@ package struct UsageRecord: FixedLayoutRecord, Hashable, Sendable {
         bytes.storeLittleEndian(lastUsedSeconds, at: offset + 16)
         bytes.storeLittleEndian(uses, at: offset + 24)
         bytes.storeLittleEndian(ranked, at: offset + 28)
-        bytes.storeZero(at: offset + 29, count: 19)
+        bytes.storeLittleEndian(flags, at: offset + 29)
+        bytes.storeLittleEndian(together, at: offset + 30)
+        bytes.storeLittleEndian(togetherLeft, at: offset + 32)
+        bytes.storeLittleEndian(carriedUses, at: offset + 34)
+        bytes.storeLittleEndian(gap, at: offset + 36)
+        bytes.storeLittleEndian(inflation, at: offset + 40)
+    }
+}
+
+/// What the policy `adaptive` has learned, under the key `returns` of the database `store`: followed by two tables of class_count x bin_count f32.
+package struct ReturnTablesHeader: FixedLayoutRecord, Hashable, Sendable {
+    package static let byteCount = 64
+
+    /// the bytes 89 52 4B 56 52 45 54 0A in order: tables of returns
+    package var magic: UInt64
+    /// 1; other tables are not used
+    package var formatVersion: UInt16
+    /// 25
+    package var classCount: UInt16
+    /// 64
+    package var binCount: UInt16
+    /// 2
+    package var binsPerOctave: UInt16
+    /// pages hit more than by `lru`, as measured, a sum that fades
+    package var advantage: Double
+    /// XXH3-64 of the 56 bytes before and of the tables
+    package var checksum: UInt64
+
+    // swift-format-ignore
+    package init(magic: UInt64, formatVersion: UInt16, classCount: UInt16, binCount: UInt16, binsPerOctave: UInt16, advantage: Double, checksum: UInt64) {
+        self.magic = magic
+        self.formatVersion = formatVersion
+        self.classCount = classCount
+        self.binCount = binCount
+        self.binsPerOctave = binsPerOctave
+        self.advantage = advantage
+        self.checksum = checksum
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        magic = bytes.loadLittleEndian(at: offset + 0, as: UInt64.self)
+        formatVersion = bytes.loadLittleEndian(at: offset + 8, as: UInt16.self)
+        classCount = bytes.loadLittleEndian(at: offset + 10, as: UInt16.self)
+        binCount = bytes.loadLittleEndian(at: offset + 12, as: UInt16.self)
+        binsPerOctave = bytes.loadLittleEndian(at: offset + 14, as: UInt16.self)
+        advantage = bytes.loadLittleEndian(at: offset + 16, as: Double.self)
+        checksum = bytes.loadLittleEndian(at: offset + 56, as: UInt64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(magic, at: offset + 0)
+        bytes.storeLittleEndian(formatVersion, at: offset + 8)
+        bytes.storeLittleEndian(classCount, at: offset + 10)
+        bytes.storeLittleEndian(binCount, at: offset + 12)
+        bytes.storeLittleEndian(binsPerOctave, at: offset + 14)
+        bytes.storeLittleEndian(advantage, at: offset + 16)
+        bytes.storeZero(at: offset + 24, count: 32)
+        bytes.storeLittleEndian(checksum, at: offset + 56)
     }
 }
 

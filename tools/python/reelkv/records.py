@@ -403,17 +403,16 @@ COUNTERRECORD_STRUCT = struct.Struct("<QQQQQQQQQQQQQQQQ64x")
 
 
 class EvictionRecord(NamedTuple):
-    """What the policy has learned, under the key `eviction` of the database `store`."""
+    """What the policy `cost` has learned, under the key `eviction` of the database `store`."""
 
     inflation: float
-    mean_age: float
 
     @classmethod
     def read(cls, data, offset=0) -> "EvictionRecord":
         return cls._make(EVICTIONRECORD_STRUCT.unpack_from(data, offset))
 
 
-EVICTIONRECORD_STRUCT = struct.Struct("<dd48x")
+EVICTIONRECORD_STRUCT = struct.Struct("<d56x")
 
 
 class UsageRecord(NamedTuple):
@@ -424,13 +423,38 @@ class UsageRecord(NamedTuple):
     last_used_seconds: int
     uses: int
     ranked: int
+    flags: int
+    together: int
+    together_left: int
+    carried_uses: int
+    gap: int
+    inflation: float
 
     @classmethod
     def read(cls, data, offset=0) -> "UsageRecord":
         return cls._make(USAGERECORD_STRUCT.unpack_from(data, offset))
 
 
-USAGERECORD_STRUCT = struct.Struct("<QQqIB19x")
+USAGERECORD_STRUCT = struct.Struct("<QQqIBBHHHId")
+
+
+class ReturnTablesHeader(NamedTuple):
+    """What the policy `adaptive` has learned, under the key `returns` of the database `store`: followed by two tables of class_count x bin_count f32."""
+
+    magic: int
+    format_version: int
+    class_count: int
+    bin_count: int
+    bins_per_octave: int
+    advantage: float
+    checksum: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "ReturnTablesHeader":
+        return cls._make(RETURNTABLESHEADER_STRUCT.unpack_from(data, offset))
+
+
+RETURNTABLESHEADER_STRUCT = struct.Struct("<QHHHHd32xQ")
 
 
 class AccountRecord(NamedTuple):
