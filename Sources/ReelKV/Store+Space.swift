@@ -27,10 +27,11 @@ extension Store {
     /// Of the limit, the part that live pages may take: the rest is where dead bytes gather until a volume is worth emptying. More
     /// of it holds more pages and copies each more often.
     private static let liveShare = 0.85
-    /// The share of dead bytes from which on a volume is emptied before it must be: what is copied early may be dead later.
-    private static let deadShareAhead = 0.35
+    /// The share of dead bytes from which on a volume is emptied: at least as much comes back as is copied, so that a quota at most
+    /// doubles what is written. Where no volume has it, more is evicted, until one has.
+    private static let deadShareMin = 0.5
     /// The share of dead bytes from which on a volume is emptied also where there is room enough.
-    private static let deadShareMax = 0.6
+    private static let deadShareInPassing = 0.6
 
     /// Appends a tenant's page images to the volumes, within the store's and the tenant's bounds. The caller settles them.
     ///
@@ -76,7 +77,7 @@ extension Store {
     /// A little compaction for what was just written, where most of what lies in some volume is dead. A write pays for it by its size,
     /// and never fails for it.
     func compactInPassing(bytes: Int) {
-        _ = try? compactStep(bytesMax: bytes, deadShareMin: Self.deadShareMax)
+        _ = try? compactStep(bytesMax: bytes, deadShareMin: Self.deadShareInPassing)
     }
 
     // MARK: - The store's bounds
@@ -88,13 +89,8 @@ extension Store {
         while true {
             let liveMax = Int(Double(space.limit - space.overhead) * Self.liveShare)
             var hasShed = try shed(space.live + bytes - liveMax, settings, into: &report)
-            if space.occupied + bytes > space.limit {
-                let step = try compactStep(bytesMax: stepBytes)
-                if step.copied == 0, step.freed == 0, !hasShed {
-                    // nothing is dead that could be given back: more has to go
-                    hasShed = try shed(space.occupied + bytes - space.limit, settings, into: &report)
-                }
-                hasShed = hasShed || step.copied > 0 || step.freed > 0
+            if space.occupied + bytes > space.limit, !hasShed {
+                hasShed = try giveBack(space.occupied + bytes - space.limit, stepBytes: stepBytes, settings, into: &report)
             }
             let before = space
             space = try measure(settings)
@@ -103,9 +99,23 @@ extension Store {
         }
         // A little ahead of need, so that no single write has to wait for a whole volume to be emptied.
         if space.occupied + bytes > space.limit - 2 * volumes.sealBytes {
-            _ = try compactStep(bytesMax: stepBytes, deadShareMin: Self.deadShareAhead)
+            _ = try compactStep(bytesMax: stepBytes, deadShareMin: Self.deadShareMin)
         }
         return report
+    }
+
+    /// Brings the files towards taking so many bytes less: empties the volume that is worth it, or lets go of more pages, so that one
+    /// will be. Copies for little gain only where nothing else is left.
+    ///
+    /// - Returns: whether that did anything.
+    private func giveBack(
+        _ bytes: Int, stepBytes: Int, _ settings: StoreSettings, into report: inout EvictionReport
+    ) throws -> Bool {
+        let step = try compactStep(bytesMax: stepBytes, deadShareMin: Self.deadShareMin)
+        if step.copied > 0 || step.freed > 0 { return true }
+        if try shed(bytes, settings, into: &report) { return true }
+        let last = try compactStep(bytesMax: stepBytes)
+        return last.copied > 0 || last.freed > 0
     }
 
     /// Lets go of page images that take so many bytes: demotes what is cold, if the settings say so, and then evicts what the policy
