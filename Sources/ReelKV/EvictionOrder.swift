@@ -7,7 +7,8 @@ import LMDB
 /// `Index.victim` compares the first leaves of each class and age.
 struct EvictionOrder {
     let policy: EvictionPolicy
-    /// The policy `cost`: the rank of the last evicted node.
+    /// The policies `cost` and `lfu`: what the last evicted node was worth by its rank. What is used now starts from there, so that
+    /// what was dear or used often once does not stay for ever.
     let inflation: Double
     let memory: EvictionMemory
 
@@ -15,7 +16,7 @@ struct EvictionOrder {
         switch policy {
         case .lru: usage.lastAccess
         case .fifo: node.record.createdAccess
-        case .lfu: UInt64(memory.frequency(of: hash)) << Self.orderBits | order(usage, node)
+        case .lfu: frequencyRank(usage, memory.frequency(of: hash))
         case .cost: (usage.inflation + value(usage, node)).bitPattern
         case .adaptive: UInt64(reuseClass(usage, node)) << Self.orderBits | order(usage, node)
         }
@@ -24,6 +25,14 @@ struct EvictionOrder {
     private static let orderBits: UInt64 = 56
     private static let depthBits: UInt64 = 16
     private static let depthMax: UInt64 = 1 << depthBits - 1
+
+    private static let accessBits: UInt64 = 40
+    private static let accessMask: UInt64 = 1 << accessBits - 1
+
+    private func frequencyRank(_ usage: UsageRecord, _ frequency: UInt8) -> UInt64 {
+        let level = min(max(0, usage.inflation) + Double(frequency), Double(1 << 24 - 1))
+        return UInt64(level) << Self.accessBits | (usage.lastAccess & Self.accessMask)
+    }
 
     /// By the last use, deeper ones first.
     private func order(_ usage: UsageRecord, _ node: Node) -> UInt64 {
@@ -57,6 +66,9 @@ extension EvictionOrder {
 
     /// The last access, likewise.
     static func lastAccess(of rank: UInt64) -> UInt64 { order(of: rank) >> depthBits }
+
+    /// What a node is worth, by the rank of the policy `lfu`.
+    static func level(of rank: UInt64) -> Double { Double(rank >> accessBits) }
 
     /// The order within the class: by last access, deeper first.
     static func order(of rank: UInt64) -> UInt64 { rank & (1 << orderBits - 1) }
@@ -95,11 +107,14 @@ extension Index {
             guard let usage = try usage(leaf.hash, in: transaction) else { return }
             evictionMemory.noteEviction(
                 of: leaf.hash, uses: Int(usage.uses) + Int(usage.carriedUses), lastAccess: usage.lastAccess)
-        case .cost:
-            let rank = Double(bitPattern: leaf.rank)
-            guard rank.isFinite, rank > (try inflation(in: transaction)) else { return }
-            try putFixedRecord(Self.evictionKey, EvictionRecord(inflation: rank), in: transaction)
-        case .lru, .lfu, .fifo: break
+        case .cost: try inflate(to: Double(bitPattern: leaf.rank), in: transaction)
+        case .lfu: try inflate(to: EvictionOrder.level(of: leaf.rank), in: transaction)
+        case .lru, .fifo: break
         }
+    }
+
+    private func inflate(to worth: Double, in transaction: borrowing WriteTransaction) throws {
+        guard worth.isFinite, worth > (try inflation(in: transaction)) else { return }
+        try putFixedRecord(Self.evictionKey, EvictionRecord(inflation: worth), in: transaction)
     }
 }

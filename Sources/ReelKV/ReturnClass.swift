@@ -1,20 +1,20 @@
 /// Nodes that come back alike: those used as often, whose last two uses lay as far apart, or which came in with as many others.
 ///
 /// What is known of when a node will be used again is known of its class only.
-enum ReturnClass {
+package enum ReturnClass {
     /// Times used: 1...5, 6 and more.
     static let usesMax = 6
     /// Levels of the second feature.
     static let levels = 4
     /// Tail pieces, whatever their use: a conversation that goes on replaces them.
-    static let tail: UInt8 = UInt8(usesMax * levels)
-    static let count = Int(tail) + 1
+    package static let tail: UInt8 = UInt8(usesMax * levels)
+    package static let count = Int(tail) + 1
 
     /// - Parameters:
     ///   - uses: at least 1.
     ///   - gap: accesses of the store between the last two uses; 0 when there was one.
     ///   - together: nodes that were stored in one go with this one.
-    static func of(isTail: Bool, uses: Int, gap: UInt64, together: Int) -> UInt8 {
+    package static func of(isTail: Bool, uses: Int, gap: UInt64, together: Int) -> UInt8 {
         if isTail { return tail }
         let uses = min(max(uses, 1), usesMax)
         let level: Int
@@ -30,8 +30,8 @@ enum ReturnClass {
 }
 
 /// Ages, in accesses of the store, on a scale of two bins an octave.
-enum AgeBin {
-    static let count = 64
+package enum AgeBin {
+    package static let count = 64
     static let perOctave = 2
 
     /// Where bins start, and where the last one ends.
@@ -40,7 +40,7 @@ enum AgeBin {
         return bin % perOctave == 0 ? octave : octave * 2.0.squareRoot()
     }
 
-    static func of(_ age: UInt64) -> Int {
+    package static func of(_ age: UInt64) -> Int {
         guard age > 1 else { return 0 }
         let octave = UInt64.bitWidth - 1 - age.leadingZeroBitCount
         guard octave < count / perOctave else { return count - 1 }
@@ -48,5 +48,5 @@ enum AgeBin {
     }
 
     /// The lowest age of a bin.
-    static func youngest(of bin: Int) -> UInt64 { bin == 0 ? 0 : UInt64(starts[bin].rounded(.up)) }
+    package static func youngest(of bin: Int) -> UInt64 { bin == 0 ? 0 : UInt64(starts[bin].rounded(.up)) }
 }

@@ -1,13 +1,13 @@
 /// Watches a sample of the nodes, stored or not, for when they are used again; and which of them plain `lru` would hold, in the same
 /// room, so that what another order of eviction gains or loses against it is known and not guessed.
-struct ReturnSampler: Sendable {
-    struct Seen {
-        var key: UInt64 = 0
-        var lastAccess: UInt64 = 0
-        var uses: UInt8 = 0
-        var reuseClass: UInt8 = 0
+package struct ReturnSampler: Sendable {
+    package struct Seen {
+        package var key: UInt64 = 0
+        package var lastAccess: UInt64 = 0
+        package var uses: UInt8 = 0
+        package var reuseClass: UInt8 = 0
         /// Among the nodes that `lru` would hold.
-        var isHeld = false
+        package var isHeld = false
         fileprivate var newer: Int32 = none
         fileprivate var older: Int32 = none
     }
@@ -23,9 +23,11 @@ struct ReturnSampler: Sendable {
 
     private static let none: Int32 = -1
     /// Nodes watched at most.
-    static let capacity = 65_536
+    package static let capacity = 65_536
     /// How many times as many nodes as the store holds are wanted in sight.
     private static let reach = 8
+
+    package init() {}
 
     func isSampled(_ key: UInt64) -> Bool { key >> 24 & mask == 0 }
 
@@ -33,7 +35,7 @@ struct ReturnSampler: Sendable {
     ///
     /// - Parameter classified: the node's class from now on, by how often it was used, and its last gap, as the sampler knows them.
     /// - Returns: what was known of the node before; nil when nothing was.
-    mutating func use(
+    package mutating func use(
         _ key: UInt64, at access: UInt64, classified: (_ uses: Int, _ gap: UInt64) -> UInt8
     ) -> Seen? {
         if let place = places[key] {
@@ -53,19 +55,19 @@ struct ReturnSampler: Sendable {
     }
 
     /// Makes a node the newest, without counting a use.
-    mutating func refresh(_ key: UInt64) {
+    package mutating func refresh(_ key: UInt64) {
         if let place = places[key] { touch(place) }
     }
 
     /// Lets go of what is over capacity, the oldest first.
-    mutating func trim(_ lost: (Seen) -> Void) {
+    package mutating func trim(_ lost: (Seen) -> Void) {
         while entries.count > Self.capacity { lost(remove(oldest)) }
     }
 
     /// Samples more coarsely when the store has grown, and holds as much as it could.
     ///
     /// - Parameter nodes: how many the store has room for.
-    mutating func fit(to nodes: Int) {
+    package mutating func fit(to nodes: Int) {
         var wanted = mask
         while Self.reach * nodes / Int(wanted + 1) > Self.capacity { wanted = wanted << 1 | 1 }
         if wanted != mask {
@@ -79,7 +81,7 @@ struct ReturnSampler: Sendable {
     }
 
     /// By class and age, the nodes that have not been used again yet.
-    func waiting(at access: UInt64) -> [Float] {
+    package func waiting(at access: UInt64) -> [Float] {
         var waiting = [Float](repeating: 0, count: ReturnTables.cells)
         for entry in entries {
             waiting[ReturnTables.cell(entry.reuseClass, access - min(access, entry.lastAccess))] += 1

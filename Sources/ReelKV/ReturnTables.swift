@@ -2,25 +2,27 @@ import KVCodec
 
 /// How many nodes of each class were used again at which age, and how many were still waiting at it: and from that, what a node is worth
 /// keeping.
-struct ReturnTables: Equatable, Sendable {
+package struct ReturnTables: Equatable, Sendable {
     /// By class and bin of age, used again at that age.
     private(set) var returned = [Float](repeating: 0, count: cells)
     /// Not used again up to that age, and lost sight of.
     private(set) var lost = [Float](repeating: 0, count: cells)
     private var sum: Float = 0
 
-    static let cells = ReturnClass.count * AgeBin.count
+    package init() {}
+
+    package static let cells = ReturnClass.count * AgeBin.count
     /// Beyond so many observations, old ones count half.
     private static let sumMax: Float = 131_072
 
-    static func cell(_ reuseClass: UInt8, _ age: UInt64) -> Int { Int(reuseClass) * AgeBin.count + AgeBin.of(age) }
+    package static func cell(_ reuseClass: UInt8, _ age: UInt64) -> Int { Int(reuseClass) * AgeBin.count + AgeBin.of(age) }
 
-    mutating func noteReturn(of reuseClass: UInt8, after age: UInt64) {
+    package mutating func noteReturn(of reuseClass: UInt8, after age: UInt64) {
         returned[Self.cell(reuseClass, age)] += 1
         sum += 1
     }
 
-    mutating func noteLoss(of reuseClass: UInt8, at age: UInt64) {
+    package mutating func noteLoss(of reuseClass: UInt8, at age: UInt64) {
         lost[Self.cell(reuseClass, age)] += 1
         sum += 1
     }
@@ -40,7 +42,7 @@ struct ReturnTables: Equatable, Sendable {
     /// node is held for. It is Gittins's index of the node, held until it is used or the horizon ends.
     ///
     /// - Parameter waiting: nodes that were not used again yet, by class and age.
-    func worth(waiting: [Float]) -> [Double] {
+    package func worth(waiting: [Float]) -> [Double] {
         let bins = 0..<AgeBin.count
         var worth = [Double](repeating: 0, count: Self.cells)
         var coarse = [Double](repeating: Self.firstHazard, count: AgeBin.count)
@@ -133,7 +135,7 @@ extension ReturnTables {
     private static let checksumOffset = 56
 
     /// The bytes that are kept in the index. Nodes that wait for their next use count as lost sight of.
-    func encoded(advantage: Double, waiting: [Float]) -> [UInt8] {
+    package func encoded(advantage: Double, waiting: [Float]) -> [UInt8] {
         var header = Self.header
         header.advantage = advantage
         var bytes: [UInt8] = []
@@ -148,7 +150,7 @@ extension ReturnTables {
     }
 
     /// nil for bytes that are no tables of this form, or are damaged: learning begins anew.
-    static func decode(_ bytes: UnsafeRawBufferPointer) -> (tables: ReturnTables, advantage: Double)? {
+    package static func decode(_ bytes: UnsafeRawBufferPointer) -> (tables: ReturnTables, advantage: Double)? {
         guard bytes.count == byteCount, let found = ReturnTablesHeader(at: 0, of: bytes) else { return nil }
         var expected = header
         expected.advantage = found.advantage

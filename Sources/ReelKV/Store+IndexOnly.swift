@@ -57,7 +57,8 @@ extension Store {
         let record = NodeRecord(
             base: base, parent: base, pageFirstToken: UInt64(range.lowerBound), start: 0, end: UInt32(range.count),
             parentEnd: 0, modelId: model, tenantId: tenant, children: 0, heads: 0,
-            tokenBytes: UInt32(canonical.count), kind: (isPiece ? Node.Kind.piece : .page).rawValue, encodingCount: 1, pins: 0, createdSeconds: 0,
+            tokenBytes: UInt32(canonical.count), kind: (isPiece ? Node.Kind.piece : .page).rawValue, encodingCount: 1, pins: 0,
+            createdSeconds: 0,
             createdAccess: try index.counters(in: transaction).accesses)
         let encoding = EncodingRecord(
             volumeId: volume, pageId: UInt64(page + 1), imageBytes: 1, profileId: Profile.exact.id, flags: 0, keyError: 0,

@@ -1,4 +1,5 @@
-/// The hits of a cache that knows the future (Belady's), and evicts leaf first like the others: always the leaf whose next use is furthest.
+/// The hits of a cache that knows the future (Belady's): it evicts leaf first like the others, always the leaf whose next use is furthest,
+/// and does not store what is used later than that.
 package enum ClairvoyantCache {
     /// - Parameter capacity: blocks.
     /// - Returns: blocks hit, by prefixes.
@@ -51,8 +52,8 @@ package enum ClairvoyantCache {
             }
             if hits > 0, hits == blocks.count || children[blocks[hits - 1]] == 0 { offer(blocks[hits - 1]) }
             for position in hits..<blocks.count {
-                while stored >= capacity { guard evict(during: request) else { return hits } }
                 let block = blocks[position]
+                while stored >= capacity { guard evict(for: block, during: request) else { return hits } }
                 isStored[block] = true
                 stored += 1
                 if trace.parents[block] >= 0 { children[trace.parents[block]] += 1 }
@@ -67,7 +68,8 @@ package enum ClairvoyantCache {
             leaves.push(Leaf(next: next[block], depth: Int32(trace.depths[block]), block: block))
         }
 
-        private mutating func evict(during request: Int) -> Bool {
+        /// - Returns: false when nothing is used later than the block that room is made for: it is not worth storing then, nor what follows it.
+        private mutating func evict(for block: Int, during request: Int) -> Bool {
             var held: [Leaf] = []
             defer { for leaf in held { leaves.push(leaf) } }
             while let leaf = leaves.pop() {
@@ -76,6 +78,10 @@ package enum ClairvoyantCache {
                 if usedBy[leaf.block] == request {
                     held.append(leaf)
                     continue
+                }
+                guard leaf.next > next[block] else {
+                    held.append(leaf)
+                    return false
                 }
                 isStored[leaf.block] = false
                 stored -= 1

@@ -27,8 +27,14 @@ package struct Trace: Sendable {
 
     private struct Line: Decodable {
         var timestamp: Double
-        var input_length: Int  // swift-format-ignore: AlwaysUseLowerCamelCase
-        var hash_ids: [Int64]  // swift-format-ignore: AlwaysUseLowerCamelCase
+        var inputLength: Int
+        var hashIDs: [Int64]
+
+        enum CodingKeys: String, CodingKey {
+            case timestamp
+            case inputLength = "input_length"
+            case hashIDs = "hash_ids"
+        }
     }
 
     private struct Link: Hashable {
@@ -51,7 +57,8 @@ package struct Trace: Sendable {
                 parsed = try decoder.decode(Line.self, from: Data(line))
             } catch {
                 throw TraceError(
-                    line: index + 1, message: "is no JSON object with the numbers timestamp and input_length and the list hash_ids")
+                    line: index + 1,
+                    message: "is no JSON object with the numbers timestamp and input_length and the list hash_ids")
             }
             try Self.check(parsed, after: time, line: index + 1)
             time = parsed.timestamp
@@ -64,20 +71,21 @@ package struct Trace: Sendable {
         guard line.timestamp >= time else {
             throw TraceError(line: number, message: "has an earlier timestamp than the line before")
         }
-        let blocks = line.hash_ids.count
+        let blocks = line.hashIDs.count
         guard blocks <= blocksMax else { throw TraceError(line: number, message: "has more than \(blocksMax) hash_ids") }
-        guard line.input_length >= 0, line.input_length <= blocks * blockTokens,
-            line.input_length > (blocks - 1) * blockTokens
+        guard line.inputLength >= 0, line.inputLength <= blocks * blockTokens,
+            line.inputLength > (blocks - 1) * blockTokens
         else {
             throw TraceError(
-                line: number, message: "has \(blocks) hash_ids for \(line.input_length) tokens, where each stands for \(blockTokens)")
+                line: number,
+                message: "has \(blocks) hash_ids for \(line.inputLength) tokens, where each stands for \(blockTokens)")
         }
     }
 
     private mutating func add(_ line: Line, _ links: inout [Link: Int]) {
         var request = Request(blocks: [])
-        request.blocks.reserveCapacity(line.hash_ids.count)
-        for (depth, id) in line.hash_ids.enumerated() {
+        request.blocks.reserveCapacity(line.hashIDs.count)
+        for (depth, id) in line.hashIDs.enumerated() {
             let link = Link(parent: request.blocks.last ?? -1, id: id)
             let block = links[link] ?? parents.count
             if block == parents.count {
@@ -87,8 +95,8 @@ package struct Trace: Sendable {
                 ids.append(id)
                 isPartial.append(true)
             }
-            let isLast = depth == line.hash_ids.count - 1
-            if !isLast || line.input_length % Self.blockTokens == 0 { isPartial[block] = false }
+            let isLast = depth == line.hashIDs.count - 1
+            if !isLast || line.inputLength % Self.blockTokens == 0 { isPartial[block] = false }
             request.blocks.append(block)
         }
         requests.append(request)

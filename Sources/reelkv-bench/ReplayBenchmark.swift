@@ -26,7 +26,8 @@ struct ReplayBenchmark: ParsableCommand {
     @Argument(help: "The trace, JSON lines.", completion: .file(extensions: ["jsonl"])) var trace: String
     @Option(
         help: ArgumentHelp(
-            "A policy to replay: \(EvictionPolicy.allCases.map(\.name).joined(separator: ", ")). May be given more than once; all by default.")
+            "A policy to replay: \(EvictionPolicy.allCases.map(\.name).joined(separator: ", ")). May be given more than once; all by default."
+        )
     )
     var policy: [String] = []
     @Option(
@@ -90,7 +91,9 @@ struct ReplayBenchmark: ParsableCommand {
     // MARK: - What was asked for
 
     private func readTrace() throws -> Trace {
-        guard let file = fopen(trace, "r") else { throw ValidationError("cannot read \(trace): \(String(cString: strerror(errno)))") }
+        guard let file = fopen(trace, "r") else {
+            throw ValidationError("cannot read \(trace): \(String(cString: strerror(errno)))")
+        }
         defer { fclose(file) }
         var bytes: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: 1 << 20)

@@ -788,11 +788,11 @@ package struct CounterRecord: FixedLayoutRecord, Hashable, Sendable {
     }
 }
 
-/// What the policy `cost` has learned, under the key `eviction` of the database `store`.
+/// What the policies `cost` and `lfu` have learned, under the key `eviction` of the database `store`.
 package struct EvictionRecord: FixedLayoutRecord, Hashable, Sendable {
     package static let byteCount = 64
 
-    /// the rank, before it is made a whole number, of what was evicted last
+    /// what the last evicted node was worth: the greatest so far
     package var inflation: Double
 
     // swift-format-ignore
@@ -837,7 +837,7 @@ package struct UsageRecord: FixedLayoutRecord, Hashable, Sendable {
     package var carriedUses: UInt16
     /// accesses of the store between the last two that ended here or behind it; 0 when there was one
     package var gap: UInt32
-    /// the policy `cost`: what the rank of the last evicted node was at the last access
+    /// the policies `cost` and `lfu`: what the last evicted node was worth, at the last access
     package var inflation: Double
 
     // swift-format-ignore

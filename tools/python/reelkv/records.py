@@ -403,7 +403,7 @@ COUNTERRECORD_STRUCT = struct.Struct("<QQQQQQQQQQQQQQQQ64x")
 
 
 class EvictionRecord(NamedTuple):
-    """What the policy `cost` has learned, under the key `eviction` of the database `store`."""
+    """What the policies `cost` and `lfu` have learned, under the key `eviction` of the database `store`."""
 
     inflation: float
 
