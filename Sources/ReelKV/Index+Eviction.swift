@@ -35,7 +35,7 @@ extension Index {
         }
         try updateCounters(in: transaction) { counters in
             switch reason {
-            case .room:
+            case .room, .trial:
                 counters.evictedPages += 1
                 counters.evictedBytes += UInt64(report.bytes)
             case .age:
@@ -72,6 +72,8 @@ enum EvictionReason {
     case room
     /// It had been unused for too long.
     case age
+    /// It is only to be seen what would go; the transaction will be undone.
+    case trial
 }
 
 extension EvictionReport {

@@ -35,12 +35,18 @@ extension Index {
         if var stored = try self.node(hash, in: transaction) {
             if let same = stored.encodings.firstIndex(where: { $0.profileId == encoding.profileId }) {
                 let old = stored.encodings[same]
-                guard encoding.isBetter(than: old) else { return (false, false) }
+                guard encoding.isBetter(than: old) else {
+                    try countWaste(encoding, in: transaction)
+                    return (false, false)
+                }
                 try releaseEncoding(old, of: stored.record.tenantId, in: transaction)
                 stored.encodings[same] = encoding
             } else {
                 stored.encodings.removeAll(where: \.isLost)
-                guard stored.encodings.count < Node.encodingsMax else { return (false, false) }
+                guard stored.encodings.count < Node.encodingsMax else {
+                    try countWaste(encoding, in: transaction)
+                    return (false, false)
+                }
                 stored.encodings.append(encoding)
             }
             try putNode(stored, hash: hash, in: transaction)
@@ -56,6 +62,14 @@ extension Index {
             ChildKey.key(of: hash, base: node.record.base, tokens: tokens), hash.bytes, in: transaction)
         try account(for: encoding, of: node.record.tenantId, in: transaction)
         return (true, true)
+    }
+
+    /// Counts an image that was appended for nothing, so that its bytes are known to be dead.
+    private func countWaste(_ encoding: EncodingRecord, in transaction: borrowing WriteTransaction) throws {
+        try updateVolume(encoding.volumeId, in: transaction) { volume in
+            volume.writtenBytes += UInt64(encoding.imageBytes)
+            volume.writtenPages += 1
+        }
     }
 
     /// Counts an encoding as written to, and living in, its volume.

@@ -128,6 +128,7 @@ final class LeaseTable: Sendable {
     /// A lock on the folder, as long as this lives.
     private struct Gate: ~Copyable {
         private let descriptor: Int32
+        private let process = Platform.processID
 
         init(folder: String, _ operation: Int32) throws {
             descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
@@ -140,6 +141,10 @@ final class LeaseTable: Sendable {
             }
         }
 
-        deinit { close(descriptor) }
+        /// A child that was forked meanwhile holds the folder open too: closing alone would leave it locked.
+        deinit {
+            if process == Platform.processID { flock(descriptor, LOCK_UN) }
+            close(descriptor)
+        }
     }
 }

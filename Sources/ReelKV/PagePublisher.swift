@@ -98,10 +98,11 @@ final class PagePublisher {
     /// Puts the pending images into the volumes, then, in one transaction of the index, publishes their nodes and lets `moveHead` refer
     /// to the last of them.
     private func publishPending(
-        _ moveHead: (_ moved: Head, _ newNodes: Int, borrowing WriteTransaction) throws -> BuildingKey?
+        stateBytes: Int = 0, _ moveHead: (_ moved: Head, _ newNodes: Int, borrowing WriteTransaction) throws -> BuildingKey?
     ) throws {
         let new = pending.compactMap { page in page.new.map { (hash: page.hash, node: $0.node, image: $0.image) } }
-        let locations = try store.append(new.map(\.image), ofTenant: tenantID, named: name.tenant)
+        let locations = try store.append(
+            new.map(\.image), ofTenant: tenantID, named: name.tenant, indexBytes: stateBytes)
         defer { store.volumes.settle(locations) }
         var moved = head
         if let last = pending.last {
@@ -160,7 +161,7 @@ final class PagePublisher {
             throw StoreError(.invalidArgument, "engine state has at most \(Self.engineStateBytesMax) bytes")
         }
         var access: UInt64?
-        try publishPending { moved, newNodes, transaction in
+        try publishPending(stateBytes: engineState?.count ?? 0) { moved, newNodes, transaction in
             let previous = try store.index.head(name.kind, headKey, in: transaction)
             try checkUnchanged(previous, tip: moved)
             if let engineState { try keep(engineState, after: moved, in: transaction) }
@@ -183,7 +184,10 @@ final class PagePublisher {
     private func checkUnchanged(_ previous: Head?, tip: Head) throws {
         switch name.kind {
         case .session:
-            guard previous == expectedHead else {
+            // whether it is pinned is none of a writer's business
+            guard previous?.record.tip == expectedHead?.record.tip, previous?.record.tipEnd == expectedHead?.record.tipEnd,
+                previous?.record.tokenCount == expectedHead?.record.tokenCount
+            else {
                 throw StoreError(
                     .conflict,
                     "another writer changed session '\(name.name)' meanwhile: open it again and append to what is there now")

@@ -8,30 +8,37 @@ struct CompactionSteps {
 
 extension Store {
     /// Volumes that a step tries for one that nobody else uses.
-    private static let candidatesMax = 4
+    private static let candidatesMax = 16
 
     /// One bounded piece of work on the volume with the least live share: copies at most `bytesMax` bytes, or one image, and removes the
     /// volume when nothing lives in it any more. Costs a look at the volumes' records when there is nothing to do.
     ///
     /// - Parameter deadShareMin: the share of dead bytes that a volume must have for it to be worth the copying.
-    /// - Returns: bytes copied, and bytes of files removed; 0 and 0 when there is nothing to do, and while another compaction runs.
-    package func compactStep(bytesMax: Int, deadShareMin: Double = 0.1) throws -> (copied: Int, freed: Int) {
+    /// - Parameter looksAtFiles: whether to look for what crashes left behind too, which only the files' lengths show.
+    /// - Returns: bytes copied, and bytes of files removed; 0 and 0 when there is nothing to do, or others have all of it in hand.
+    package func compactStep(
+        bytesMax: Int, deadShareMin: Double = 0.1, looksAtFiles: Bool = false
+    ) throws -> (copied: Int, freed: Int) {
         try checkWritable()
         let known = core.compactionSteps.withLock { $0 }
-        let candidates =
-            try known.position.map { [$0.volume] }
-            ?? VictimChoice(self).victimsByIndex(deadShareMin: deadShareMin, activeBytesMin: volumes.sealBytes / 4)
-            .filter { !known.unreadable.contains($0) }
-        guard !candidates.isEmpty, let lock = try FileLock(path: folder + "/" + Self.compactionLockName) else { return (0, 0) }
-        defer { withExtendedLifetime(lock) {} }
-        for id in candidates.prefix(Self.candidatesMax) {
-            guard var evacuation = try Evacuation(id, of: self, from: known.position?.page ?? 0) else { continue }
+        let choice = try VictimChoice(self)
+        var candidates = choice.victimsByIndex(deadShareMin: deadShareMin, activeBytesMin: volumes.sealBytes / 4)
+        if looksAtFiles { candidates += choice.victims(deadShareMin: deadShareMin).map(\.id).filter { !candidates.contains($0) } }
+        if let begun = known.position?.volume { candidates = [begun] + candidates.filter { $0 != begun } }
+        for id in candidates.filter({ !known.unreadable.contains($0) }).prefix(Self.candidatesMax) {
+            // where this process stopped in a volume is of no use in another
+            let position = known.position?.volume == id ? known.position?.page ?? 0 : 0
+            guard var evacuation = try Evacuation(id, of: self, from: position) else { continue }
             do {
                 let copied = try evacuation.copyBatch(bytesMax: bytesMax)
-                let freed = evacuation.isAtEnd ? try evacuation.finish() ?? 0 : 0
-                let position = evacuation.isAtEnd ? nil : VolumeSet.Location(volume: id, page: evacuation.position)
-                core.compactionSteps.withLock { $0.position = position }
-                return (copied, freed)
+                let freed = evacuation.isAtEnd ? try evacuation.finish() : 0
+                // one that has to stay although it is at its end is counted wrong, and must not stand in the way of others
+                if freed == nil { core.compactionSteps.withLock { _ = $0.unreadable.insert(id) } }
+                let reached = evacuation.isAtEnd ? nil : VolumeSet.Location(volume: id, page: evacuation.position)
+                core.compactionSteps.withLock { $0.position = reached }
+                if copied == 0, freed ?? 0 == 0, evacuation.isAtEnd { continue }
+                // what has looked at dead images alone has done something too
+                return (max(copied, evacuation.isAtEnd ? 0 : 1), freed ?? 0)
             } catch let error as StoreError where error.code == .pageUnavailable || error.code == .damaged {
                 core.compactionSteps.withLock { _ = $0.unreadable.insert(id) }
             }

@@ -60,6 +60,9 @@ extension Store {
 
     /// Pages that are stored in more bits than the profile has, and unused for long enough, the coldest first.
     private func demotionCandidates(_ options: DemotionOptions) throws -> [Digest] {
+        guard options.unusedSeconds >= 0, options.freeBytes ?? 0 >= 0 else {
+            throw StoreError(.invalidArgument, "sizes and times must not be negative")
+        }
         guard !options.profile.isExact else {
             throw StoreError(.invalidArgument, "pages cannot be demoted to 'exact': choose a profile with fewer bits")
         }
@@ -100,12 +103,16 @@ extension Store {
                 guard value.count == 8, value.loadLittleEndian(at: 0, as: Int64.self) <= now - Int64(demotion.unusedSeconds)
                 else { return .continue }
                 run = try index.demotableRun(endingAt: LeafKey(bytes: key).hash, to: demotion.profile, in: transaction)
+                    .filter { !scan.fruitless.contains($0) }
                 position = Array(key)
                 return run.isEmpty ? .continue : .stop
             }
             return (run, position)
         }
-        if found.isEmpty, scan.position.isEmpty { scan.restsUntil = now + DemotionScan.restSeconds }
+        if found.isEmpty, scan.position.isEmpty {
+            scan.restsUntil = now + DemotionScan.restSeconds
+            scan.fruitless = []
+        }
         let isWrapping = found.isEmpty && !scan.position.isEmpty
         scan.position = found.isEmpty ? [] : position
         core.demotionScan.withLock { $0 = scan }
@@ -120,7 +127,10 @@ extension Store {
         var report = DemotionReport()
         var made: [(candidate: DemotionCandidate, image: EncodedPage, encoding: EncodingRecord)] = []
         var bytes = 0
-        for hash in hashes {
+        let leased = try leased()
+        let held = try read { try index.chains(endingAt: leased, in: $0) }
+        report.pagesLeft = hashes.count { held.contains($0) }
+        for hash in hashes where !held.contains(hash) {
             guard let candidate = try candidate(hash, to: profile), let model = models[candidate.node.record.modelId] else {
                 continue
             }
@@ -185,6 +195,8 @@ struct DemotionScan {
     var position: [UInt8] = []
     /// Unix time before which it is not worth looking again.
     var restsUntil: Int64 = 0
+    /// Pages that it was of no use to encode anew, or that somebody held: not tried again until it has rested.
+    var fruitless: Set<Digest> = []
 
     static let restSeconds: Int64 = 10
 }
@@ -219,7 +231,11 @@ extension Index {
         guard var node = try node(candidate.hash, in: transaction),
             node.encodings.contains(where: { $0.lies(at: candidate.encoding.location) && !$0.isQuarantined })
         else { return false }
-        let superseded = node.encodings.filter { $0.imageBytes > encoding.imageBytes || $0.profileId == encoding.profileId }
+        // one that holds tokens which the new one lacks stays
+        let superseded = node.encodings.filter {
+            $0.lies(at: candidate.encoding.location) || $0.profileId == encoding.profileId
+                || ($0.imageBytes > encoding.imageBytes && $0.completeFrom >= encoding.completeFrom)
+        }
         for old in superseded { try releaseEncoding(old, of: node.record.tenantId, in: transaction) }
         node.encodings.removeAll { superseded.contains($0) }
         node.encodings.append(encoding)

@@ -4,6 +4,8 @@ import LMDB
 extension Store {
     /// Nodes evicted by one transaction: other writers wait for it.
     private static let sliceMax = 256
+    /// How often writes look for pages that were unused for too long.
+    private static let expirySeconds: Int64 = 10
 
     /// Evicts pages until the store's files take at most so many bytes, or nothing more may be evicted. The files shrink as far as
     /// compaction gives their space back.
@@ -26,12 +28,14 @@ extension Store {
 
     /// What `evict` would evict, without doing it.
     public func evictionPlan(to bytes: Int? = nil, policy: EvictionPolicy? = nil) throws -> EvictionReport {
+        try checkWritable()
         let excess = try excess(over: bytes, try settings())
         return excess > 0 ? try evict(fileBytes: excess, policy: policy, isDryRun: true) : EvictionReport()
     }
 
     /// Bytes of page images that must go for the store to take no more than `bytes`, once their space has come back.
     private func excess(over bytes: Int?, _ settings: StoreSettings) throws -> Int {
+        guard bytes ?? 0 >= 0 else { throw StoreError(.invalidArgument, "a store cannot take \(bytes ?? 0) bytes") }
         let space = try measure(settings)
         return space.overhead + space.live - (bytes ?? space.limit)
     }
@@ -47,7 +51,7 @@ extension Store {
                 while report.fileBytes < fileBytes,
                     let leaf = try index.victim(ofTenant: nil, excluding: leased, in: transaction)
                 {
-                    report.add(try index.evict(leaf, reason: .room, in: transaction))
+                    report.add(try index.evict(leaf, reason: isDryRun ? .trial : .room, in: transaction))
                 }
                 if isDryRun { throw Undone(report: report) }
                 if policy != nil, let policy = EvictionPolicy(rawValue: own.policy) {
@@ -94,17 +98,59 @@ extension Store {
         return report
     }
 
+    /// Like `evict`, but all that is wanted or nothing, in one transaction.
+    ///
+    /// - Returns: nil when not enough may go.
+    func evictEnough(
+        ofTenant tenant: UInt32? = nil, while isWanted: (EvictionReport) -> Bool
+    ) throws -> EvictionReport? {
+        struct NotEnough: Error {}
+        while true {
+            do {
+                let report = try evicting { leased, transaction in
+                    var report = EvictionReport()
+                    while isWanted(report) {
+                        guard let leaf = try index.victim(ofTenant: tenant, excluding: leased, in: transaction) else {
+                            throw NotEnough()
+                        }
+                        report.add(try index.evict(leaf, reason: .room, in: transaction))
+                    }
+                    return report
+                }
+                if report.pages > 0 { try removeDeadVolumes() }
+                return report
+            } catch is NotEnough {
+                // what writers that died have left is worth less than anything
+                guard try releaseAbandoned() > 0 else { return nil }
+            }
+        }
+    }
+
     /// Drops pages, and names, that were unused for longer than the settings allow.
-    func dropExpired(_ settings: StoreSettings) throws -> EvictionReport {
+    ///
+    /// - Parameter isHurried: whether a write waits for it: it then looks only now and then.
+    func dropExpired(_ settings: StoreSettings, isHurried: Bool = false) throws -> EvictionReport {
         var report = EvictionReport()
         guard let seconds = settings.unusedSecondsMax else { return report }
-        let since = Platform.unixSeconds() - Int64(clamping: seconds)
+        let now = Platform.unixSeconds()
+        let isDue = core.expiryLooked.withLock { looked in
+            guard !isHurried || now >= looked + Self.expirySeconds else { return false }
+            looked = now
+            return true
+        }
+        guard isDue else { return report }
+        let since = now - Int64(clamping: seconds)
+        guard try !read({ try index.leaves(unusedSince: since, atMost: 1, excluding: [], in: $0) }).isEmpty else { return report }
         while true {
             let slice = try evicting { leased, transaction in
                 var slice = EvictionReport()
-                let expired = try index.leaves(
-                    unusedSince: since, atMost: Self.sliceMax, excluding: leased, in: transaction)
-                for leaf in expired { slice.add(try index.evict(leaf, reason: .age, in: transaction)) }
+                while slice.pages < Self.sliceMax {
+                    // with each leaf that goes its parent may become one
+                    let expired = try index.leaves(
+                        unusedSince: since, atMost: Self.sliceMax, excluding: leased, in: transaction)
+                    for leaf in expired { slice.add(try index.evict(leaf, reason: .age, in: transaction)) }
+                    if expired.isEmpty { break }
+                }
                 return slice
             }
             report.add(slice)

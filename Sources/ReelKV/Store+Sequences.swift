@@ -56,12 +56,15 @@ extension Store {
 
     /// A video's or session's tokens as they are stored: the whole of it, or its beginning where a page is quarantined.
     ///
+    /// - Parameter isCounted: whether that counts as a use of the pages, for the order of eviction. One that only looks should not.
     /// - Throws: `StoreError.notFound`.
-    public func prefix(of name: SequenceName) throws -> StoredPrefix {
-        try read { transaction in
+    public func prefix(of name: SequenceName, isCounted: Bool = true) throws -> StoredPrefix {
+        let stored = try read { transaction in
             let (tenant, _, head) = try requiredHead(name, in: transaction)
             return try prefix(of: head, tenant: tenant, in: transaction)
         }
+        if isCounted, stored.tokenCount > 0 { noteUse(of: stored) }
+        return stored
     }
 
     /// The tokens of a stored prefix. Placeholder ids read as -1: what they stand for is in the media spans.

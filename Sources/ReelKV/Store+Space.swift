@@ -24,39 +24,44 @@ struct SpaceMeasure {
 
 extension Store {
     private static let spaceLockName = "space.lock"
-    /// Of the limit, the part that live pages may take: the rest is where dead bytes gather until a volume is worth emptying. More
-    /// of it holds more pages and copies each more often.
-    private static let liveShare = 0.85
     /// The share of dead bytes from which on a volume is emptied: at least as much comes back as is copied, so that a quota at most
     /// doubles what is written. Where no volume has it, more is evicted, until one has.
     private static let deadShareMin = 0.5
+    /// The same where nothing else is left to do.
+    private static let deadShareLast = 0.05
+    /// Bytes copied by compaction after each run of pages demoted.
+    private static let demotionStepBytes = 16 << 20
     /// The share of dead bytes from which on a volume is emptied also where there is room enough.
     private static let deadShareInPassing = 0.6
 
     /// Appends a tenant's page images to the volumes, within the store's and the tenant's bounds. The caller settles them.
     ///
-    /// - Throws: `StoreError.quotaExceeded` when not enough may be evicted; nothing is appended then.
-    func append(_ images: [EncodedPage], ofTenant tenant: UInt32, named name: String) throws -> [VolumeSet.Location] {
+    /// - Parameter indexBytes: what goes into the index beside the images' nodes: engine state.
+    /// - Throws: `StoreError.quotaExceeded` when not enough may be evicted; nothing is appended then, and nothing evicted for it.
+    func append(
+        _ images: [EncodedPage], ofTenant tenant: UInt32, named name: String, indexBytes: Int
+    ) throws -> [VolumeSet.Location] {
         let (settings, tenantQuota) = try read { transaction in
             (
                 try StoreSettings(index.settings(in: transaction)),
                 Int(clamping: try index.tenantRecord(named: name, in: transaction)?.quotaBytes ?? 0)
             )
         }
-        guard !images.isEmpty, settings.isBounded || tenantQuota > 0 else {
+        let imageBytes = images.reduce(0) { $0 + $1.count }
+        guard !images.isEmpty || indexBytes > 0, settings.isBounded || tenantQuota > 0 else {
+            _ = try dropExpired(settings, isHurried: true)
             return try StoreError.translating { try volumes.append(images) }
         }
         let turn = try FileLock(waitingFor: folder + "/" + Self.spaceLockName)
         defer { withExtendedLifetime(turn) {} }
         do {
-            if tenantQuota > 0 {
-                try makeRoom(for: images.reduce(0) { $0 + $1.count }, ofTenant: tenant, named: name, quota: tenantQuota)
-            }
+            if tenantQuota > 0 { try makeRoom(for: imageBytes, ofTenant: tenant, named: name, quota: tenantQuota) }
             volumes.sealBytes = settings.sealBytes(of: volumes.bytesMax)
-            _ = try makeRoom(for: images.reduce(0) { $0 + Volume.fileBytes(of: $1.count) }, settings)
+            let fileBytes = images.reduce(0) { $0 + Volume.fileBytes(of: $1.count) }
+            // a node and its entries of the index take some pages of 4 KiB, and copies of those that lead there
+            _ = try makeRoom(for: fileBytes + images.count * 4096 + indexBytes / 8 * 9, settings)
         } catch let error as StoreError where error.code == .quotaExceeded {
-            let bytes = images.reduce(0) { $0 + $1.count }
-            try? write { try index.updateCounters(in: $0) { $0.refusedBytes += UInt64(bytes) } }
+            try? write { try index.updateCounters(in: $0) { $0.refusedBytes += UInt64(imageBytes) } }
             throw error
         }
         return try StoreError.translating { try volumes.append(images) }
@@ -64,7 +69,7 @@ extension Store {
 
     /// Brings the store within its bounds, where a setting has just made them narrower or pages have expired.
     ///
-    /// - Throws: `StoreError.quotaExceeded` when not enough may be evicted; what could be is.
+    /// - Throws: `StoreError.quotaExceeded` when not enough may be evicted; nothing is then.
     public func makeRoom() throws -> EvictionReport {
         try checkWritable()
         let settings = try settings()
@@ -83,56 +88,75 @@ extension Store {
     // MARK: - The store's bounds
 
     private func makeRoom(for bytes: Int, _ settings: StoreSettings) throws -> EvictionReport {
-        var report = try dropExpired(settings)
+        var report = try dropExpired(settings, isHurried: bytes > 0)
         var space = try measure(settings)
+        // What cannot be made to fit is refused before anything goes for it.
+        if bytes + space.overhead > space.limit, try shrinkIndex(space) { space = try measure(settings) }
+        guard bytes == 0 || bytes + space.overhead <= space.limit else { throw full(space, bytes, settings) }
+        guard try shed(space.live + space.overhead + bytes - space.limit, settings, into: &report) else {
+            throw full(space, bytes, settings)
+        }
         let stepBytes = 2 * max(bytes, 1 << 20)
-        while true {
-            let liveMax = Int(Double(space.limit - space.overhead) * Self.liveShare)
-            var hasShed = try shed(space.live + bytes - liveMax, settings, into: &report)
-            if space.occupied + bytes > space.limit, !hasShed {
-                hasShed = try giveBack(space.occupied + bytes - space.limit, stepBytes: stepBytes, settings, into: &report)
+        space = try measure(settings)
+        while space.occupied + bytes > space.limit {
+            guard try giveBack(space, for: bytes, stepBytes: stepBytes, settings, into: &report) else {
+                throw full(space, bytes, settings)
             }
-            let before = space
             space = try measure(settings)
-            if space.occupied + bytes <= space.limit { break }
-            guard hasShed || space.occupied < before.occupied else { throw full(space, bytes, settings) }
         }
         // A little ahead of need, so that no single write has to wait for a whole volume to be emptied.
-        if space.occupied + bytes > space.limit - 2 * volumes.sealBytes {
+        if bytes > 0, space.occupied + bytes > space.limit - 2 * volumes.sealBytes {
             _ = try compactStep(bytesMax: stepBytes, deadShareMin: Self.deadShareMin)
         }
         return report
     }
 
-    /// Brings the files towards taking so many bytes less: empties the volume that is worth it, or lets go of more pages, so that one
-    /// will be. Copies for little gain only where nothing else is left.
+    /// Brings the files towards taking less: empties the volume that is worth it, or lets go of more pages, so that one will be.
+    /// Copies for little gain only where nothing else is left.
     ///
     /// - Returns: whether that did anything.
     private func giveBack(
-        _ bytes: Int, stepBytes: Int, _ settings: StoreSettings, into report: inout EvictionReport
+        _ space: SpaceMeasure, for bytes: Int, stepBytes: Int, _ settings: StoreSettings, into report: inout EvictionReport
     ) throws -> Bool {
+        if try shrinkIndex(space) { return true }
         let step = try compactStep(bytesMax: stepBytes, deadShareMin: Self.deadShareMin)
         if step.copied > 0 || step.freed > 0 { return true }
-        if try shed(bytes, settings, into: &report) { return true }
-        let last = try compactStep(bytesMax: stepBytes)
+        // Where half of all is dead, some volume should have been worth it: the rest is in other hands, and no eviction frees it.
+        let isHalfDead = space.live + bytes <= (space.limit - space.overhead) / 2
+        let before = report.pages
+        if !isHalfDead, try shed(space.occupied + bytes - space.limit, settings, into: &report), report.pages > before {
+            return true
+        }
+        let last = try compactStep(bytesMax: stepBytes, deadShareMin: Self.deadShareLast, looksAtFiles: true)
         return last.copied > 0 || last.freed > 0
+    }
+
+    /// Shrinks the index where that gives back enough to be worth the writing.
+    private func shrinkIndex(_ space: SpaceMeasure) throws -> Bool {
+        let (before, after) = try shrinkIndex(ifGaining: max(1 << 20, min(space.limit, 1 << 40) / 32))
+        return after < before
     }
 
     /// Lets go of page images that take so many bytes: demotes what is cold, if the settings say so, and then evicts what the policy
     /// values least.
     ///
-    /// - Returns: whether any went.
+    /// - Returns: false when not enough may go; nothing is evicted then.
     private func shed(_ bytes: Int, _ settings: StoreSettings, into report: inout EvictionReport) throws -> Bool {
-        guard bytes > 0 else { return false }
+        guard bytes > 0 else { return true }
         var saved = 0
         if let demotion = settings.demotion {
             while saved < bytes, let run = try nextColdRun(demotion) {
-                saved += try demote(run, to: demotion.profile).bytesSaved
+                let gained = try demote(run, to: demotion.profile).bytesSaved
+                if gained <= 0 { core.demotionScan.withLock { $0.fruitless.formUnion(run) } }
+                saved += gained
+                // the images it replaces are dead now: what it adds must not pile up
+                _ = try compactStep(bytesMax: Self.demotionStepBytes, deadShareMin: Self.deadShareMin)
             }
         }
-        let evicted = saved < bytes ? try evict { $0.fileBytes < bytes - saved } : EvictionReport()
+        guard saved < bytes else { return true }
+        guard let evicted = try evictEnough(while: { $0.fileBytes < bytes - saved }) else { return saved > 0 }
         report.add(evicted)
-        return saved > 0 || evicted.pages > 0
+        return true
     }
 
     private func full(_ space: SpaceMeasure, _ bytes: Int, _ settings: StoreSettings) -> StoreError {
@@ -154,7 +178,9 @@ extension Store {
         let live = records.reduce(0) { $0 + Volume.fileBytes(of: Int($1.record.liveBytes), pages: Int($1.record.livePages)) }
         var limit = Int.max / 2
         if let quota = settings.quotaBytes { limit = Self.limit(of: quota) }
-        if let floor = settings.freeBytesMin { limit = min(limit, occupied + (try Platform.freeBytes(folder)) - floor) }
+        if let floor = settings.freeBytesMin {
+            limit = min(limit, occupied + min(try Platform.freeBytes(folder), 1 << 60) - min(floor, 1 << 60))
+        }
         return SpaceMeasure(
             occupied: occupied, overhead: occupied - volumeBytes + records.count * Volume.emptyBytes, live: live, limit: limit)
     }
@@ -182,11 +208,10 @@ extension Store {
         let live = try read { Int(try index.account(of: tenant, in: $0).liveBytes) }
         let excess = live + bytes - quota
         guard excess > 0 else { return EvictionReport() }
-        let report = try evict(ofTenant: tenant) { $0.bytes < excess }
-        guard report.bytes >= excess else {
+        guard bytes <= quota, let report = try evictEnough(ofTenant: tenant, while: { $0.bytes < excess }) else {
             throw StoreError(
                 .quotaExceeded,
-                "\(Self.exceeding(bytes)) the quota of tenant '\(name)' of \(quota) bytes: it has \(live - report.bytes) that are pinned, leased or being written; raise the quota, unpin or remove something"
+                "\(Self.exceeding(bytes)) the quota of tenant '\(name)' of \(quota) bytes: it has \(live) stored, and too little of it may be evicted, as the rest is pinned, leased or being written; raise the quota, unpin or remove something"
             )
         }
         return report
@@ -194,8 +219,8 @@ extension Store {
 
     /// Brings a tenant within its own bound, where that has just been made narrower.
     ///
-    /// - Throws: `StoreError` with the codes `notFound`, `readOnly`, and `quotaExceeded` when not enough may be evicted; what could
-    ///   be is.
+    /// - Throws: `StoreError` with the codes `notFound`, `readOnly`, and `quotaExceeded` when not enough may be evicted; nothing is
+    ///   then.
     public func makeRoom(ofTenant name: String) throws -> EvictionReport {
         try checkWritable()
         guard let tenant = try storedTenant(named: name) else { throw Self.noTenant(name) }

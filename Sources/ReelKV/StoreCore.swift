@@ -11,6 +11,8 @@ final class StoreCore: Sendable {
     let isReadOnly: Bool
     let usageLog = UsageLog()
     let demotionScan = Mutex(DemotionScan())
+    /// Unix time at which pages unused for too long were last looked for.
+    let expiryLooked = Mutex<Int64>(0)
     let compactionSteps = Mutex(CompactionSteps())
 
     private struct Entry {

@@ -178,7 +178,7 @@ struct CompactionTests {
             defer { go.give() }
             inside.wait()
             let store = try Store(opening: path)
-            return (code { _ = try store.compact() }, try store.compactStep(bytesMax: 1 << 20) == (0, 0))
+            return code { _ = try store.compact() }
         }
         await #expect(processExitsWith: .success) {
             [path = path as String, inside = inside.path as String, go = go.path as String] in
@@ -188,7 +188,7 @@ struct CompactionTests {
                 FileSign(path: go).wait()
             }
         }
-        #expect(try await second.result() == (.inUse, true))
+        #expect(try await second.result() == .inUse)
         let store = try Store(opening: path)
         #expect(try store.compact().bytesCopied == 0)
         // nor twice in one process

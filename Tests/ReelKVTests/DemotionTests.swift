@@ -145,6 +145,27 @@ struct DemotionTests {
         try expectSound(store)
     }
 
+    @Test("Pages that somebody holds, or that would not be smaller, do not keep a bounded write busy for ever")
+    func fruitless() throws {
+        let folder = TemporaryFolder()
+        let big = ModelSpec.small(layers: 4, heads: 4, dim: 64)
+        let store = try makeStore(in: folder, big, volumeBytesMax: 1 << 20)
+        try store.update { settings in
+            settings.quotaBytes = 6 << 20
+            settings.demotion = StoreSettings.Demotion(profile: try .named("vidkv-2-2"))
+        }
+        let held = SyntheticCache(big, .text(512, seed: 300))
+        try write(held, as: .session("held"), to: store)
+        let lease = try store.lease(try store.prefix(of: .session("held")))
+        for index in 0..<8 {
+            try write(SyntheticCache(big, .text(512, seed: 301 + UInt64(index))), as: .session("s\(index)"), to: store)
+            #expect(try store.occupiedBytes() <= 7 << 20)
+        }
+        #expect(try store.prefix(of: .session("held")).isExact)
+        lease.release()
+        try expectSound(store)
+    }
+
     @Test("A page whose first tokens were borrowed from a lossy one keeps their error when it is demoted")
     func borrowed() throws {
         let folder = TemporaryFolder()

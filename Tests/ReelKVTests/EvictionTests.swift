@@ -117,6 +117,37 @@ struct EvictionTests {
         try expectSound(store)
     }
 
+    @Test("A write that is refused takes nothing with it, and one that fits evicts no more than it must")
+    func refusals() throws {
+        let folder = TemporaryFolder()
+        let model = ModelSpec.small(layers: 4, heads: 4, dim: 64)
+        let store = try makeStore(in: folder, model, volumeBytesMax: 1 << 20)
+        try store.update { $0.quotaBytes = 4 << 20 }
+        let kept = SyntheticCache(model, .text(300, seed: 6))
+        try write(kept, as: .session("kept"), to: store)
+        let large = SyntheticCache(model, .text(1600, seed: 7))
+        #expect { try write(large, as: .session("large"), to: store) } throws: { ($0 as? StoreError)?.code == .quotaExceeded }
+        #expect(try expectHitIsRight(kept, in: store) == kept.tokens.count)
+        // pinned pages that fill most of the quota leave room for what fits beside them
+        try write(SyntheticCache(model, .text(640, seed: 8)), as: .video("v"), to: store)
+        #expect(try expectHitIsRight(kept, in: store) == kept.tokens.count)
+        #expect {
+            try store.update { $0.quotaBytes = 1 << 20 }; _ = try store.makeRoom()
+        } throws: {
+            ($0 as? StoreError)?.code == .quotaExceeded
+        }
+        #expect(try expectHitIsRight(kept, in: store) == kept.tokens.count)
+        // engine state lies in the index, and counts as well
+        try store.update { $0.quotaBytes = 6 << 20 }
+        let writer = try store.writer(for: .session("state"), model: "small", profile: .exact)
+        try kept.append(0..<300, to: writer)
+        #expect { try writer.finish(engineState: Array(repeating: 1, count: 8 << 20)) } throws: {
+            ($0 as? StoreError)?.code == .quotaExceeded
+        }
+        #expect(try store.occupiedBytes() <= 6 << 20)
+        try expectSound(store)
+    }
+
     @Test("What a pinned sequence shares stays, what hangs on it may go")
     func sharedPins() throws {
         let folder = TemporaryFolder()

@@ -38,7 +38,7 @@ struct ImportJob {
             frames: name.kind == .video ? FrameTable.cut(frames, to: 0..<tokens.count) : [],
             provenance: CacheProvenance.read(cache.file), isPinned: isPinned)
         return ImportResult(
-            name: name, profile: profile, model: model, prefix: try store.prefix(of: name),
+            name: name, profile: profile, model: model, prefix: try store.prefix(of: name, isCounted: false),
             reused: first + writer.reusedTokenCount, newBytes: writer.storedBytes, isUnchanged: false)
     }
 
@@ -64,7 +64,7 @@ struct ImportJob {
         guard info.model == model.name else {
             throw Failure("\(name) belongs to model '\(info.model)', not '\(model.name)': choose another name")
         }
-        let prefix = try store.prefix(of: name)
+        let prefix = try store.prefix(of: name, isCounted: false)
         guard prefix.tokenCount == info.tokenCount else {
             // a video is written anew where its pages are damaged; what a session lost is for its owner to decide
             guard name.kind == .session else { return nil }

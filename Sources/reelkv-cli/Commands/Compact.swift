@@ -11,7 +11,8 @@ struct CompactCommand: ParsableCommand {
             at any time: the next one goes on from there.
 
             With --demote, pages are first encoded anew to a profile with fewer bits, the coldest first: instead of being lost \
-            one day they stay, with the error that `reelkv show` reports. Callers that ask for exact pages then miss them.
+            one day they stay, with the error that `reelkv show` reports. Callers that ask for exact pages then miss them. \
+            It takes pinned sequences too, and those of every tenant.
 
             Examples:
               reelkv compact --dry-run
@@ -71,8 +72,11 @@ struct CompactCommand: ParsableCommand {
             try output.write(CompactionPlanReport(plan, demotion)) { $0.text() }
         } else {
             let store = try store.openToChange()
+            let before = try store.space().occupiedBytes
             let demotion = try demotionOptions.map { try demote($0, in: store) }
-            try output.write(CompactionResult(try compact(options, store), demotion)) { $0.text() }
+            var report = try compact(options, store)
+            if demotion != nil { report.folderBytesBefore = before }
+            try output.write(CompactionResult(report, demotion)) { $0.text() }
         }
     }
 

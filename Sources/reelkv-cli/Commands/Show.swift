@@ -72,17 +72,17 @@ struct ShowCommand: ParsableCommand {
         let name = source.name(of: tenant)
         if errors {
             let store = try store.openToRead()
-            return try plotErrors(store, try store.prefix(of: name), name)
+            return try plotErrors(store, try store.prefix(of: name, isCounted: false), name)
         }
         guard let layer else {
             let store = try store.openToLook()
-            let details = SequenceDetails(try store.info(of: name), try store.prefix(of: name), store)
+            let details = SequenceDetails(try store.info(of: name), try store.prefix(of: name, isCounted: false), store)
             return try output.write(details) { $0.text() }
         }
         let store = try store.openToRead()
         let info = try store.info(of: name)
         let map = try MagnitudeMap(
-            store, try store.prefix(of: name), layer: layer, tensor: tensor.kind, head: head,
+            store, try store.prefix(of: name, isCounted: false), layer: layer, tensor: tensor.kind, head: head,
             tokens: try tokens?.resolved(within: info.tokenCount, what: "tokens"), title: name.description)
         if let png { try write(Data(map.heatMap.png()), to: png) }
         if let svg { try write(Data(map.heatMap.svg().utf8), to: svg) }
