@@ -27,6 +27,8 @@ extension Store {
     /// The share of dead bytes from which on a volume is emptied: at least as much comes back as is copied, so that a quota at most
     /// doubles what is written. Where no volume has it, more is evicted, until one has.
     private static let deadShareMin = 0.5
+    /// Volumes' worth of room that writes work ahead for.
+    private static let volumesAhead = 3
     /// The same where nothing else is left to do.
     private static let deadShareLast = 0.05
     /// Bytes copied by compaction after each run of pages demoted.
@@ -104,11 +106,20 @@ extension Store {
             }
             space = try measure(settings)
         }
-        // A little ahead of need, so that no single write has to wait for a whole volume to be emptied.
-        if bytes > 0, space.occupied + bytes > space.limit - 2 * volumes.sealBytes {
-            _ = try compactStep(bytesMax: stepBytes, deadShareMin: Self.deadShareMin)
+        let ahead = min(Self.volumesAhead * volumes.sealBytes, space.limit / 10)
+        if bytes > 0, space.occupied + bytes > space.limit - ahead {
+            try workAhead(space, for: bytes, stepBytes: stepBytes, settings, into: &report)
         }
         return report
+    }
+
+    /// A little of what will be needed, in proportion to what is written, so that no single write has to wait for all of it.
+    private func workAhead(
+        _ space: SpaceMeasure, for bytes: Int, stepBytes: Int, _ settings: StoreSettings, into report: inout EvictionReport
+    ) throws {
+        let step = try compactStep(bytesMax: stepBytes, deadShareMin: Self.deadShareMin)
+        let isHalfDead = space.live + bytes <= (space.limit - space.overhead) / 2
+        if step.copied == 0, step.freed == 0, !isHalfDead { _ = try shed(bytes, settings, into: &report) }
     }
 
     /// Brings the files towards taking less: empties the volume that is worth it, or lets go of more pages, so that one will be.
