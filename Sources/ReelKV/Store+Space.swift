@@ -107,7 +107,8 @@ extension Store {
             space = try measure(settings)
         }
         let ahead = min(Self.volumesAhead * volumes.sealBytes, space.limit / 10)
-        if bytes > 0, space.occupied + bytes > space.limit - ahead {
+        // a write larger than that gains nothing by it
+        if (1...max(1, ahead)).contains(bytes), space.occupied + bytes > space.limit - ahead {
             try workAhead(space, for: bytes, stepBytes: stepBytes, settings, into: &report)
         }
         return report
