@@ -56,9 +56,7 @@ extension Environment {
 
     /// Opens the same databases under the same numbers.
     private static func open(_ databases: [String?: MDB_dbi], in file: EnvironmentFile) throws {
-        var transaction: OpaquePointer?
-        try LMDBError.check(
-            mdb_txn_begin(file.handle, nil, UInt32(MDB_RDONLY), &transaction), "beginning to read \(file.path)")
+        let transaction = try beginFirstRead(of: file)
         do {
             // LMDB numbers them in the order of their opening.
             for (name, number) in databases.sorted(by: { $0.value < $1.value }) {
@@ -73,6 +71,21 @@ extension Environment {
         }
         // Only a commit keeps the handles.
         try LMDBError.check(mdb_txn_commit(transaction), "opening the databases of \(file.path)")
+    }
+
+    /// Begins to read a file that no other thread knows yet. Other processes do, so it may have outgrown its map since it was opened.
+    private static func beginFirstRead(of file: EnvironmentFile) throws -> OpaquePointer? {
+        var transaction: OpaquePointer?
+        var attempts = 0
+        while true {
+            let code = mdb_txn_begin(file.handle, nil, UInt32(MDB_RDONLY), &transaction)
+            attempts += 1
+            guard code == MDB_MAP_RESIZED, attempts < maxAttempts else {
+                try LMDBError.check(code, "beginning to read \(file.path)")
+                return transaction
+            }
+            try file.replaceMap(size: file.storedMapSize())
+        }
     }
 
     /// Whether a write that has begun may go on: not if the file was succeeded while it waited for its turn. If not, or if that

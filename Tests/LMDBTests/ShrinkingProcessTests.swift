@@ -76,6 +76,8 @@ struct ShrinkingProcessTests {
         let own = try environment.numberedBytes("own")
         // The test itself waits for the child, so what goes on beside that has a thread of its own.
         let shrinker = thread { [path = directory.path] in
+            // The child would go on forever if this failed.
+            defer { try? Self.note(path + "/stop") }
             _ = try Self.wait(for: path + "/begun")
             var before = environment.filePath
             for round in 0..<50 {
@@ -85,7 +87,6 @@ struct ShrinkingProcessTests {
                 #expect(environment.filePath != before)
                 before = environment.filePath
             }
-            try Self.note(path + "/stop")
         }
         await #expect(processExitsWith: .success) { [path = directory.path as String] in
             let environment = try Environment.shrinkable(in: path) { $0.mapSize = 64 << 10 }
@@ -231,6 +232,42 @@ struct ShrinkingProcessTests {
             for key in 0..<200 { expectTrue(try ballast.get(UInt64(key), in: transaction) == Self.value(key)) }
         }
     }
+
+    @Test("A reader with a map just large enough follows a file that another process shrinks and makes grow all the time")
+    func growingSuccessors() async throws {
+        let environment = try Environment.shrinkable(in: directory.path) { $0.isScratch = true }
+        let database = try environment.numberedBytes()
+        try environment.write { try database.put(0, [1], in: $0) }
+        let isOver = Flag()
+        let writer = thread {
+            while !isOver.isSet {
+                try environment.shrink()
+                for key in 1...20 { try environment.write { try database.put(UInt64(key), Self.large, in: $0) } }
+                try environment.write { transaction in
+                    for key in 1...20 { _ = try database.delete(UInt64(key), in: transaction) }
+                }
+            }
+        }
+        await #expect(processExitsWith: .success) { [path = directory.path as String] in
+            let environment = try Environment.shrinkable(in: path) {
+                $0.mapSize = 4096
+                $0.growsMap = false
+                $0.isReadOnly = true
+            }
+            let database = try environment.database(named: "bytes", keys: BigEndianUInt64.self, values: RawBytes.self)
+            var files: Set<String> = []
+            var random = SeededGenerator(seed: 1)
+            while files.count < 300 {
+                usleep(UInt32.random(in: 0..<4000, using: &random))
+                files.insert(environment.filePath)
+                try environment.read { expectEqual(try database.get(0, in: $0), [1]) }
+            }
+        }
+        isOver.set()
+        writer.join()
+    }
+
+    private static let large = [UInt8](repeating: 7, count: 20_000)
 
     private static func shrinkUntilKilled(_ path: String, seed: UInt64) throws {
         var random = SeededGenerator(seed: seed)
