@@ -98,17 +98,20 @@ extension Store {
         guard try shed(space.live + space.overhead + bytes - space.limit, settings, into: &report) else {
             throw full(space, bytes, settings)
         }
-        let stepBytes = 2 * max(bytes, 1 << 20)
+        // Emptying a volume that is half dead gives back as much as is copied.
+        let stepBytes = max(bytes, 1 << 20)
         space = try measure(settings)
+        var isBehind = false
         while space.occupied + bytes > space.limit {
             guard try giveBack(space, for: bytes, stepBytes: stepBytes, settings, into: &report) else {
                 throw full(space, bytes, settings)
             }
             space = try measure(settings)
+            isBehind = true
         }
         let ahead = min(Self.volumesAhead * volumes.sealBytes, space.limit / 10)
-        // a write larger than that gains nothing by it
-        if (1...max(1, ahead)).contains(bytes), space.occupied + bytes > space.limit - ahead {
+        // A write larger than that gains nothing by it, and one that had to wait has done its share.
+        if !isBehind, (1...max(1, ahead)).contains(bytes), space.occupied + bytes > space.limit - ahead {
             try workAhead(space, for: bytes, stepBytes: stepBytes, settings, into: &report)
         }
         return report

@@ -1,7 +1,7 @@
 import ArgumentParser
 
 @main
-struct BenchCommand: ParsableCommand {
+struct BenchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "reelkv-bench",
         abstract: "Measures ReelKV: look-ups, writes, restores, eviction, and what each profile costs and loses.",

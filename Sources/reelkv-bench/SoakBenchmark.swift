@@ -10,14 +10,15 @@ import Rendering
 #endif
 
 /// A store under a quota, written and read by several processes for a long time.
-struct SoakBenchmark: ParsableCommand {
+struct SoakBenchmark: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "soak",
         abstract: "Writes much more than a quota allows, from several processes, and checks the bounds and every hit.",
         discussion: """
             Two processes write conversations turn by turn and delete some, a third reads; what is restored is compared byte for \
             byte. Fails when the folder was ever larger than the quota and one volume, when a hit was wrong, or when the store is \
-            not sound in the end. The times and the write amplification are for reading.
+            not sound in the end. The times and the write amplification are for reading: beside those of the puts stands what \
+            appending to files, syncing and removing them takes without a store.
             """)
 
     @Option(help: "The store's quota.") var quota = Size(bytes: 1 << 30)
@@ -43,7 +44,7 @@ struct SoakBenchmark: ParsableCommand {
 
     private static let writers = 2
 
-    func run() throws {
+    func run() async throws {
         guard let policy = EvictionPolicy(name: policy) else { throw ValidationError("no policy '\(policy)'") }
         let folder = try TemporaryFolder()
         defer { folder.remove() }
@@ -57,11 +58,14 @@ struct SoakBenchmark: ParsableCommand {
             settings.quotaBytes = quota.bytes
             settings.policy = policy
         }
+        let floor = try await FileSystemProbe(
+            folder: folder.path, putBytes: SoakConversation.turnBytes, fileBytes: quota.bytes / 32, filesMax: 16
+        ).seconds(writing: written.bytes, threads: Self.writers)
         let clock = ContinuousClock()
         let start = clock.now
         let (reports, largest) = try runWorkers(store, folder: folder.path)
         let seconds = (clock.now - start).seconds
-        try summarize(store, reports, largest: largest, seconds: seconds)
+        try summarize(store, reports, floor: floor, largest: largest, seconds: seconds)
     }
 
     // MARK: - Processes
@@ -106,7 +110,7 @@ struct SoakBenchmark: ParsableCommand {
 
     // MARK: - Summary
 
-    private func summarize(_ store: Store, _ reports: [[String: Double]], largest: Int, seconds: Double) throws {
+    private func summarize(_ store: Store, _ reports: [[String: Double]], floor: [Double], largest: Int, seconds: Double) throws {
         let sum = { (key: String) in reports.reduce(0) { $0 + ($1[key] ?? 0) } }
         let counters = try store.writeCounters()
         let bound = quota.bytes + volume.bytes
@@ -128,6 +132,8 @@ struct SoakBenchmark: ParsableCommand {
                 "puts of writer \(index)   \(Int(report["puts"] ?? 0)) of \(Format.bytes(SoakConversation.turnBytes)): median \(time("median")), p99 \(time("p99")), worst \(time("worst")) (\(rounded(ratio)) x median); first quarter \(time("first-quarter")), last \(time("last-quarter"))"
             )
         }
+        let time = { (share: Double) in Duration.seconds(floor[Int(share * Double(floor.count - 1))]).formatted }
+        print("the files alone    \(floor.count) of the same: median \(time(0.5)), p99 \(time(0.99)), worst \(time(1))")
         let amplification = Double(counters.appended + counters.copied) / Double(max(1, counters.appended))
         print(
             "write amplification \(rounded(amplification)): \(Format.bytes(counters.appended)) appended, \(Format.bytes(counters.copied)) copied by compaction"
