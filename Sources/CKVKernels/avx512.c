@@ -11,6 +11,7 @@
 #pragma clang attribute push( \
     __attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,bmi,bmi2,lzcnt,popcnt"))), apply_to = function)
 #define KV_HAS_AVX 1
+#define KV_HAS_AVX512 1
 #define KV_BUILD kv_loops_avx512
 #include "loops/table.h"
 #pragma clang attribute pop

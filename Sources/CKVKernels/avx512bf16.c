@@ -11,6 +11,7 @@
 #pragma clang attribute push( \
     __attribute__((target("avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16,bmi,bmi2,lzcnt,popcnt"))), apply_to = function)
 #define KV_HAS_AVX 1
+#define KV_HAS_AVX512 1
 #define KV_HAS_AVX512_BF16 1
 #define KV_BUILD kv_loops_avx512bf16
 #include "loops/table.h"

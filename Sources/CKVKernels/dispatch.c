@@ -45,6 +45,10 @@ void kv_copy_rows(kv_head head, const uint32_t *tokens, size_t count, const void
     kv_loops_active()->copy_rows(head, tokens, count, values);
 }
 
+int kv_tile_rows(kv_head head, const uint32_t *tokens, size_t first, size_t used, size_t count, uint16_t *tile, kv_rows16 *rows) {
+    return kv_loops_active()->tile_rows(head, tokens, first, used, count, tile, rows);
+}
+
 void kv_finish_stores(void) {
 #if defined(__x86_64__)
     __builtin_ia32_sfence();
@@ -103,9 +107,9 @@ void kv_dequantize_group(int scheme, int bits, const uint8_t *packed, size_t row
     kv_loops_active()->dequantize_group(scheme, bits, packed, rows, columns, scales, means, out, out_stride);
 }
 
-void kv_dequantize_group16(int32_t element_type, int scheme, int bits, const uint8_t *packed, size_t rows, size_t columns,
-                           const float *scales, const float *means, uint16_t *out) {
-    kv_loops_active()->dequantize_group16(element_type, scheme, bits, packed, rows, columns, scales, means, out);
+void kv_dequantize_group16(int32_t element_type, int scheme, int bits, const uint8_t *packed, size_t count, size_t columns,
+                           const float *scales, const float *means, const kv_rows16 *rows) {
+    kv_loops_active()->dequantize_group16(element_type, scheme, bits, packed, count, columns, scales, means, rows);
 }
 
 void kv_dequantize_lanes(int scheme, int bits, const uint8_t *packed, size_t count, size_t columns, const float *scales,
@@ -119,6 +123,22 @@ void kv_dequantize_along(int scheme, int bits, const uint8_t *packed, size_t col
 }
 
 void kv_dequantize_along16(int32_t element_type, int scheme, int bits, const uint8_t *packed, size_t columns, size_t count,
-                           size_t dim, size_t group, const float *scales, const float *means, uint16_t *rows) {
+                           size_t dim, size_t group, const float *scales, const float *means, const kv_rows16 *rows) {
     kv_loops_active()->dequantize_along16(element_type, scheme, bits, packed, columns, count, dim, group, scales, means, rows);
+}
+
+void kv_dequantize_rotated16(int32_t element_type, int scheme, int bits, const uint8_t *packed, size_t count, size_t columns,
+                             const float *scales, const float *means, const float *cosines, const float *sines,
+                             const kv_rows16 *rows) {
+    kv_loops_active()->dequantize_rotated16(
+        element_type, scheme, bits, packed, count, columns, scales, means, cosines, sines, rows);
+}
+
+void kv_store_rotated16(int32_t element_type, const float *values, size_t count, size_t dim, const float *cosines,
+                        const float *sines, const kv_rows16 *rows) {
+    kv_loops_active()->store_rotated16(element_type, values, count, dim, cosines, sines, rows);
+}
+
+void kv_transpose_table(const float *const *in, size_t rows, size_t columns, float *out, size_t out_stride) {
+    kv_loops_active()->transpose_table(in, rows, columns, out, out_stride);
 }

@@ -16,6 +16,8 @@ typedef struct {
     void (*load_rows)(kv_head head, const uint32_t *tokens, size_t count, float *rows);
     void (*store_rows)(kv_head head, const uint32_t *tokens, size_t count, const float *rows);
     void (*copy_rows)(kv_head head, const uint32_t *tokens, size_t count, const void *values);
+    int (*tile_rows)(kv_head head, const uint32_t *tokens, size_t first, size_t used, size_t count, uint16_t *tile,
+                     kv_rows16 *rows);
     void (*load_contiguous)(int32_t element_type, const void *values, size_t count, float *out);
     void (*exact_merge)(int32_t element_type, size_t dim, size_t stride, size_t first, size_t count,
                         const uint8_t *const *planes, const uint8_t *maxima, void *values);
@@ -33,14 +35,20 @@ typedef struct {
                             const float *units, float *scales_out, float *means_out);
     void (*dequantize_group)(int scheme, int bits, const uint8_t *packed, size_t rows, size_t columns, const float *scales,
                              const float *means, float *out, size_t out_stride);
-    void (*dequantize_group16)(int32_t element_type, int scheme, int bits, const uint8_t *packed, size_t rows, size_t columns,
-                               const float *scales, const float *means, uint16_t *out);
+    void (*dequantize_group16)(int32_t element_type, int scheme, int bits, const uint8_t *packed, size_t count, size_t columns,
+                               const float *scales, const float *means, const kv_rows16 *rows);
     void (*dequantize_lanes)(int scheme, int bits, const uint8_t *packed, size_t count, size_t columns, const float *scales,
                              const float *means, const uint16_t *channels, float *lanes);
     void (*dequantize_along)(int scheme, int bits, const uint8_t *packed, size_t columns, size_t count, size_t dim, size_t group,
                              const float *scales, const float *means, float *rows);
     void (*dequantize_along16)(int32_t element_type, int scheme, int bits, const uint8_t *packed, size_t columns, size_t count,
-                               size_t dim, size_t group, const float *scales, const float *means, uint16_t *rows);
+                               size_t dim, size_t group, const float *scales, const float *means, const kv_rows16 *rows);
+    void (*dequantize_rotated16)(int32_t element_type, int scheme, int bits, const uint8_t *packed, size_t count, size_t columns,
+                                 const float *scales, const float *means, const float *cosines, const float *sines,
+                                 const kv_rows16 *rows);
+    void (*store_rotated16)(int32_t element_type, const float *values, size_t count, size_t dim, const float *cosines,
+                            const float *sines, const kv_rows16 *rows);
+    void (*transpose_table)(const float *const *in, size_t rows, size_t columns, float *out, size_t out_stride);
 } kv_loops;
 
 // The build in use: the widest that the processor runs, unless kv_use_instructions chose another.

@@ -21,7 +21,11 @@ final class Compressor {
 
     deinit { ZSTD_freeCCtx(context) }
 
-    /// Appends `bytes` to `output`, compressed if that makes them smaller.
+    /// A stream is compressed when that saves at least this share of it, one in so many bytes. A byte saved is a byte less to read, but
+    /// all bytes must then be decompressed: with less saved, reading a stream as it is takes less time even from a slow disk.
+    private static let savedShare = 5
+
+    /// Appends `bytes` to `output`, compressed if that makes them smaller by enough.
     func append(_ bytes: UnsafeRawBufferPointer, to output: inout [UInt8]) -> StreamEncoding {
         let start = output.count
         let bound = ZSTD_compressBound(bytes.count)
@@ -30,10 +34,27 @@ final class Compressor {
             ZSTD_compress2(context, all.baseAddress.map { $0 + start }, bound, bytes.baseAddress, bytes.count)
         }
         output.removeLast(bound - (ZSTD_isError(size) == 0 ? min(size, bound) : 0))
-        if ZSTD_isError(size) == 0, size < bytes.count { return .zstd }
+        if ZSTD_isError(size) == 0, size <= bytes.count - bytes.count / Self.savedShare, size < bytes.count { return .zstd }
         output.removeLast(output.count - start)
         output.append(contentsOf: bytes)
         return .raw
+    }
+
+    /// One frame of chunks that differ in their distribution of bytes, each compressed by its own.
+    func frame(of chunks: [[UInt8]]) -> [UInt8] {
+        let bound = chunks.reduce(64) { $0 + ZSTD_compressBound($1.count) }
+        return [UInt8](unsafeUninitializedCapacity: bound) { output, count in
+            var target = ZSTD_outBuffer(dst: output.baseAddress, size: bound, pos: 0)
+            for (index, chunk) in chunks.enumerated() {
+                let end = index == chunks.count - 1 ? ZSTD_e_end : ZSTD_e_flush
+                chunk.withUnsafeBytes { bytes in
+                    var source = ZSTD_inBuffer(src: bytes.baseAddress, size: bytes.count, pos: 0)
+                    let left = ZSTD_compressStream2(context, &target, &source, end)
+                    precondition(left == 0, "there is room for every chunk")
+                }
+            }
+            count = target.pos
+        }
     }
 }
 
@@ -64,6 +85,8 @@ package final class Decompressor: @unchecked Sendable {
             guard ZSTD_isError(size) == 0, size == output.count else {
                 throw .damaged("a compressed stream does not give the \(output.count) bytes that belong there")
             }
+        case .shared:
+            throw .damaged("shared bytes outside of a section")
         }
     }
 }

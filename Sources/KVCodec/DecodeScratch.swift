@@ -3,7 +3,8 @@ public final class DecodeScratch {
     /// What a buffer is for. A buffer's contents last until the next request for it.
     enum Slot: Int, CaseIterable {
         case codesA, codesB, scaleCodes, means, meanPlane, scalesA, scalesB, offsetsA, offsetsB, exactPlanes, maxima
-        case anchors, scaleTable, units, prediction, mask, channels, targets, lanes, rows, values
+        case anchors, scaleTable, units, prediction, mask, channels, targets, lanes, rows, values, places, columns
+        case shared, sharedOffsets
     }
 
     private var buffers: [UnsafeMutableRawBufferPointer]

@@ -165,7 +165,7 @@ extension LayerEncoder {
                     let decoder = LayerDecoder(
                         section: try SectionView(
                             parsing: section, geometry: input.geometry, elementType: elementType,
-                            present: classes.present(in: held)),
+                            present: classes.present(in: held), scratch: scratch),
                         geometry: input.geometry, elementType: elementType, classes: classes, positions: positions, held: held)
                     try decoder.decode(tensor, tokens: held, to: output, scratch: scratch)
                 } catch {

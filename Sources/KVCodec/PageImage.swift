@@ -17,7 +17,7 @@ public struct PageImage: @unchecked Sendable {
         let checksum: UInt64
     }
 
-    let bytes: UnsafeRawBufferPointer
+    private(set) var bytes: UnsafeRawBufferPointer
     /// The element type that exact values have.
     public let elementType: ElementType
     /// The number of the profile that encoded the page.
@@ -30,12 +30,29 @@ public struct PageImage: @unchecked Sendable {
     public let prologueByteCount: Int
     let classes: TokenClasses
     let positions: PagePositions
-    private let checksum: UInt64
+    private let header: PageHeader
 
     /// Parses an image: all of `bytes`.
     /// - Throws: `CodecError` with `.notAPage`, `.newerFormat` or `.damaged`.
     public init(parsing bytes: UnsafeRawBufferPointer) throws(CodecError) {
+        try self.init(parsing: bytes, header: PageHeader(checking: bytes))
+    }
+
+    /// Parses an image: all of `bytes`.
+    /// - Parameter known: the same image, parsed before, wherever it was then. What lies behind an equal header, which has the
+    ///   checksum of the whole image, is taken from it in place of parsing it again.
+    /// - Throws: `CodecError` with `.notAPage`, `.newerFormat` or `.damaged`.
+    public init(parsing bytes: UnsafeRawBufferPointer, known: PageImage) throws(CodecError) {
         let header = try PageHeader(checking: bytes)
+        if known.header == header {
+            self = known
+            self.bytes = bytes
+        } else {
+            try self.init(parsing: bytes, header: header)
+        }
+    }
+
+    private init(parsing bytes: UnsafeRawBufferPointer, header: PageHeader) throws(CodecError) {
         guard try Checksum.of(bytes, 0..<48, then: PageHeader.byteCount..<Int(header.prologueBytes)) == header.prologueChecksum
         else { throw .damaged("the page's header or prologue does not match its checksum") }
         var prologue = try PrologueReader(bytes, header: header)
@@ -49,7 +66,7 @@ public struct PageImage: @unchecked Sendable {
         prologueByteCount = Int(header.prologueBytes)
         classes = contents.classes
         positions = contents.positions
-        checksum = header.imageChecksum
+        self.header = header
     }
 
     /// The profile that encoded the page; nil when this version does not know it. Decoding does not need it.
@@ -80,7 +97,7 @@ public struct PageImage: @unchecked Sendable {
 
     /// Checks the checksum of the whole image.
     public func verifyChecksum() throws(CodecError) {
-        guard try Checksum.of(bytes, 0..<56, then: PageHeader.byteCount..<bytes.count) == checksum else {
+        guard try Checksum.of(bytes, 0..<56, then: PageHeader.byteCount..<bytes.count) == header.imageChecksum else {
             throw .damaged("the page does not match its checksum")
         }
     }
@@ -88,9 +105,10 @@ public struct PageImage: @unchecked Sendable {
     /// Checks every checksum and parses every section; touches the whole image.
     public func verifyAll() throws(CodecError) {
         try verifyChecksum()
+        let scratch = DecodeScratch()
         for index in layers.indices where layers[index] != nil {
             try verify(layer: index)
-            _ = try section(index)
+            _ = try section(index, scratch: scratch)
         }
     }
 
@@ -112,8 +130,9 @@ public struct PageImage: @unchecked Sendable {
         guard tokens.lowerBound >= layer.tokens.lowerBound, tokens.upperBound <= layer.tokens.upperBound else {
             throw CodecError(.absent, "layer \(index) of the page holds tokens \(layer.tokens), not \(tokens)")
         }
+        if verifying { try verify(layer: index) }
         let decoder = LayerDecoder(
-            section: try section(index), geometry: layer.geometry, elementType: elementType, classes: classes,
+            section: try section(index, scratch: scratch), geometry: layer.geometry, elementType: elementType, classes: classes,
             positions: positions, held: layer.tokens)
         for (output, dim) in [(key, layer.geometry.keyDim), (value, layer.geometry.valueDim)] {
             guard let output else { continue }
@@ -123,7 +142,6 @@ public struct PageImage: @unchecked Sendable {
                         + "[\(layer.geometry.keyValueHeads), \(tokens.count), \(dim)]")
             }
         }
-        if verifying { try verify(layer: index) }
         defer { kv_finish_stores() }
         if let key { try decoder.decode(.key, tokens: tokens, to: key, scratch: scratch) }
         if let value { try decoder.decode(.value, tokens: tokens, to: value, scratch: scratch) }
@@ -137,11 +155,11 @@ public struct PageImage: @unchecked Sendable {
         return layer
     }
 
-    func section(_ index: Int) throws(CodecError) -> SectionView {
+    func section(_ index: Int, scratch: DecodeScratch) throws(CodecError) -> SectionView {
         let layer = try presentLayer(index)
         return try SectionView(
             parsing: sectionBytes(layer), geometry: layer.geometry, elementType: elementType,
-            present: classes.present(in: layer.tokens))
+            present: classes.present(in: layer.tokens), scratch: scratch)
     }
 
     private func sectionBytes(_ layer: Layer) -> UnsafeRawBufferPointer {

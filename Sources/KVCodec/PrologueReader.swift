@@ -153,7 +153,7 @@ extension PageHeader {
             throw CodecError(
                 .newerFormat, "the page has format version \(header.formatVersion), this reader knows \(PageFormat.version)")
         }
-        guard header.codecId == PageFormat.codecID, header.codecVersion == PageFormat.codecVersion else {
+        guard header.codecId == PageFormat.codecID, (1...PageFormat.codecVersion).contains(header.codecVersion) else {
             throw CodecError(
                 .newerFormat, "the page was written by codec \(header.codecId) version \(header.codecVersion), unknown here")
         }

@@ -124,25 +124,34 @@ struct QuantizedPart {
             lanes)
     }
 
-    /// Whether `decode16` and `decodeAlong16` apply: a group has so few values that they are rounded once and then chosen from.
+    /// Whether a group has so few values that they are rounded once and then chosen from.
     var hasFewLevels: Bool { codeBits <= 2 }
 
-    /// Writes values as `decode` does, rounded to a 16-bit type, to rows `[count][columns]`.
+    /// Writes the values of `count` rows of a head's group, as `decode` does, to the places of a tile of a 16-bit type, turned by
+    /// `rotary`.
     func decode16(
-        as type: ElementType, head: Int, group: Int, first: Int, count: Int, to out: UnsafeMutablePointer<UInt16>
+        as type: ElementType, head: Int, group: Int, first: Int, count: Int, to places: UnsafePointer<kv_rows16>,
+        rotary: RotaryTable?
     ) {
         let metadata = (head * groups + group) * columns
-        kv_dequantize_group16(
-            Int32(type.rawValue), scheme, Int32(codeBits), codes(head, group, first), count, columns, scales + metadata,
-            means + metadata, out)
+        let (scales, means) = (scales + metadata, means + metadata)
+        let (type, bits) = (Int32(type.rawValue), Int32(codeBits))
+        guard let rotary else {
+            kv_dequantize_group16(type, scheme, bits, codes(head, group, first), count, columns, scales, means, places)
+            return
+        }
+        rotary.withTables { cosines, sines in
+            kv_dequantize_rotated16(
+                type, scheme, bits, codes(head, group, first), count, columns, scales, means, cosines, sines, places)
+        }
     }
 
-    /// Writes values as `decodeAlong` does, rounded to a 16-bit type.
-    func decodeAlong16(as type: ElementType, head: Int, first: Int, count: Int, to out: UnsafeMutablePointer<UInt16>) {
+    /// Writes values as `decodeAlong` does, to the places of a tile of a 16-bit type.
+    func decodeAlong16(as type: ElementType, head: Int, first: Int, count: Int, to places: UnsafePointer<kv_rows16>) {
         let metadata = head * groups * columns + first
         kv_dequantize_along16(
             Int32(type.rawValue), scheme, Int32(codeBits), codes(head, 0, 0) + first, columns, count, rows, group,
-            scales + metadata, means + metadata, out)
+            scales + metadata, means + metadata, places)
     }
 
     /// Where groups run along channels: writes the values of `count` tokens of a head from the `first` on to `out`

@@ -52,14 +52,24 @@ struct RotaryTable {
         return runs
     }
 
+    /// Whether all channels are turned, each with the one half of them further on.
+    func pairsHalves(ofDim dim: Int) -> Bool {
+        parameters.pairing == .halves && 2 * parameters.inverseFrequencies.count == dim
+    }
+
+    /// Calls `body` with cosines and sines `[tokens][pairs]`.
+    func withTables(_ body: (_ cosines: UnsafePointer<Float>?, _ sines: UnsafePointer<Float>?) -> Void) {
+        cosines.withUnsafeBufferPointer { cosines in
+            sines.withUnsafeBufferPointer { body(cosines.baseAddress, $0.baseAddress) }
+        }
+    }
+
     /// Turns rows `[count, dim]` of the given tokens of the page; direction 1 applies the embedding, -1 undoes it.
     func rotate(_ rows: UnsafeMutablePointer<Float>, dim: Int, tokens: UnsafeBufferPointer<UInt32>, direction: Int32) {
-        cosines.withUnsafeBufferPointer { cosines in
-            sines.withUnsafeBufferPointer { sines in
-                kv_rotate(
-                    rows, tokens.count, dim, tokens.baseAddress, cosines.baseAddress, sines.baseAddress,
-                    parameters.inverseFrequencies.count, parameters.pairing == .interleaved ? 1 : 0, direction)
-            }
+        withTables { cosines, sines in
+            kv_rotate(
+                rows, tokens.count, dim, tokens.baseAddress, cosines, sines, parameters.inverseFrequencies.count,
+                parameters.pairing == .interleaved ? 1 : 0, direction)
         }
     }
 }

@@ -43,6 +43,8 @@ public enum StreamKind: UInt8, Hashable, Sendable {
 public enum StreamEncoding: UInt8, Hashable, Sendable {
     case raw = 1
     case zstd = 2
+    /// In the section's shared frame.
+    case shared = 3
 }
 
 /// Which channels of a head a part holds.
@@ -74,10 +76,13 @@ enum PageFormat {
     static let magic: UInt64 = 0x1A0A_0D50_564B_5289
     static let version: UInt16 = 1
     static let codecID: UInt16 = 1
-    static let codecVersion: UInt16 = 1
+    /// 2 brought shared frames.
+    static let codecVersion: UInt16 = 2
     static let sectionAlignment = 64
     static let noRotary = UInt16.max
     static let partsMax = 32
     static let streamsMax = 512
     static let meanPlanesMax = 4
+    /// Raw bytes of a section's shared frame.
+    static let sharedBytesMax = 1 << 20
 }

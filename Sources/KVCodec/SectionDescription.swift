@@ -4,6 +4,7 @@ public struct SectionDescription: Hashable, Sendable {
         public let kind: StreamKind
         public let encoding: StreamEncoding
         public let plane: Int
+        /// Its length in the section; of a shared stream, a part of the shared frame as large as its part of the frame's contents.
         public let storedBytes: Int
     }
 
@@ -40,16 +41,17 @@ public struct SectionDescription: Hashable, Sendable {
 }
 
 extension PageImage {
-    /// Describes a layer's section. Touches its tables and masks, not its codes; verifies nothing.
+    /// Describes a layer's section. Touches its tables and metadata, not its codes; verifies nothing.
     public func describe(layer index: Int) throws(CodecError) -> SectionDescription {
         let layer = try presentLayer(index)
-        let section = try section(index)
+        let scratch = DecodeScratch()
+        let section = try section(index, scratch: scratch)
+        defer { withExtendedLifetime(scratch) {} }
         var anomalous: [[Int]] = []
         if let part = section.parts.first(where: { $0.channelSet == .masked && $0.tensor == .key }) {
-            let (heads, scratch) = (layer.geometry.keyValueHeads, DecodeScratch())
+            let heads = layer.geometry.keyValueHeads
             let masks = try ChannelMasks(part, heads: heads, dim: layer.geometry.keyDim, scratch: scratch)
             anomalous = (0..<heads).map { head in (0..<part.channels).map { Int(masks.masked[head * part.channels + $0]) } }
-            withExtendedLifetime(scratch) {}
         }
         return SectionDescription(
             geometry: layer.geometry, tokens: layer.tokens, parts: section.parts.map { SectionDescription.Part($0) },
@@ -68,7 +70,8 @@ extension SectionDescription.Part {
         groupSize = part.group
         channels = part.channels
         streams = part.streams.map {
-            SectionDescription.Stream(kind: $0.kind, encoding: $0.encoding, plane: $0.plane, storedBytes: $0.bytes.count)
+            SectionDescription.Stream(
+                kind: $0.kind, encoding: $0.isShared ? .shared : $0.encoding, plane: $0.plane, storedBytes: $0.storedBytes)
         }
     }
 }

@@ -1,9 +1,13 @@
-/// One stream of a part, where it lies in the image.
+/// One stream of a part, where it lies: in the image or, when it is shared, decompressed in scratch memory.
 struct StreamView {
     let kind: StreamKind
+    /// Never `.shared`: such a stream's bytes are there, raw.
     let encoding: StreamEncoding
     let plane: Int
     let bytes: UnsafeRawBufferPointer
+    /// What it takes of the section; of a shared stream, its part of the frame.
+    let storedBytes: Int
+    let isShared: Bool
 }
 
 /// One part of a section, checked against the layer's shape.
@@ -33,8 +37,10 @@ struct SectionView {
 
     /// - Parameters:
     ///   - present: the token classes that occur among the tokens that the layer holds, as bits.
+    ///   - scratch: shared streams lie in it, until it parses the next section.
     init(
-        parsing bytes: UnsafeRawBufferPointer, geometry: LayerGeometry, elementType: ElementType, present: UInt8
+        parsing bytes: UnsafeRawBufferPointer, geometry: LayerGeometry, elementType: ElementType, present: UInt8,
+        scratch: DecodeScratch
     ) throws(CodecError) {
         guard let header = SectionHeader(at: 0, of: bytes) else { throw .damaged("a section is too short for its header") }
         let partCount = Int(header.partCount)
@@ -42,7 +48,7 @@ struct SectionView {
         guard (1...PageFormat.partsMax).contains(partCount), (1...PageFormat.streamsMax).contains(streamCount) else {
             throw .damaged("a section of \(partCount) parts and \(streamCount) streams")
         }
-        var streams = try Self.streams(of: bytes, partCount: partCount, streamCount: streamCount)[...]
+        var streams = try Self.streams(of: bytes, header, scratch: scratch)[...]
         var parts: [PartView] = []
         for index in 0..<partCount {
             guard let record = PartRecord(at: SectionHeader.byteCount + index * PartRecord.byteCount, of: bytes) else {
@@ -66,26 +72,41 @@ struct SectionView {
     }
 
     private static func streams(
-        of bytes: UnsafeRawBufferPointer, partCount: Int, streamCount: Int
+        of bytes: UnsafeRawBufferPointer, _ header: SectionHeader, scratch: DecodeScratch
     ) throws(CodecError) -> [StreamView] {
-        let table = SectionHeader.byteCount + partCount * PartRecord.byteCount
-        var offset = table + streamCount * StreamRecord.byteCount
+        let table = SectionHeader.byteCount + Int(header.partCount) * PartRecord.byteCount
+        var offset = table + Int(header.streamCount) * StreamRecord.byteCount
+        guard offset <= bytes.count else { throw .damaged("a section is too short for its streams") }
+        let frame = try SharedFrame(of: bytes, table: table, header, scratch: scratch)
+        let end = bytes.count - Int(header.sharedBytes)
         var streams: [StreamView] = []
-        for index in 0..<streamCount {
+        streams.reserveCapacity(Int(header.streamCount))
+        for index in 0..<Int(header.streamCount) {
             guard let record = StreamRecord(at: table + index * StreamRecord.byteCount, of: bytes) else {
                 throw .damaged("a section is too short for its streams")
             }
             guard let kind = StreamKind(rawValue: record.kind), let encoding = StreamEncoding(rawValue: record.encoding) else {
                 throw .damaged("a stream of unknown kind \(record.kind) or encoding \(record.encoding)")
             }
-            guard offset <= bytes.count, Int(record.storedBytes) <= bytes.count - offset else {
+            if encoding == .shared {
+                let own = frame.take(kind, byteCount: Int(record.storedBytes))
+                streams.append(
+                    StreamView(
+                        kind: kind, encoding: .raw, plane: Int(record.plane), bytes: own.bytes, storedBytes: own.storedBytes,
+                        isShared: true))
+                continue
+            }
+            guard offset <= end, Int(record.storedBytes) <= end - offset else {
                 throw .damaged("a stream reaches past the end of its section")
             }
             let stored = UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + Int(record.storedBytes)])
-            streams.append(StreamView(kind: kind, encoding: encoding, plane: Int(record.plane), bytes: stored))
-            offset += Int(record.storedBytes)
+            streams.append(
+                StreamView(
+                    kind: kind, encoding: encoding, plane: Int(record.plane), bytes: stored, storedBytes: stored.count,
+                    isShared: false))
+            offset += stored.count
         }
-        guard offset == bytes.count else { throw .damaged("a section has \(bytes.count) bytes, its streams end at \(offset)") }
+        guard offset == end else { throw .damaged("a section has \(end) bytes of streams, its streams end at \(offset)") }
         return streams
     }
 

@@ -1,5 +1,6 @@
 import KVCodec
 import LMDB
+import Synchronization
 
 /// A page image that can be read whatever happens to the store: its volume is open, and a file that is open stays readable when
 /// it is removed.
@@ -7,6 +8,19 @@ struct HeldPage {
     /// The segment, with the encoding where it lies now.
     let segment: PageSegment
     let volume: Volume
+    let memo = ImageMemo()
+}
+
+/// A page's image as it was parsed last, so that a restore of many layers parses it once.
+final class ImageMemo: Sendable {
+    private let image = Mutex<PageImage?>(nil)
+
+    func parse(_ bytes: UnsafeRawBufferPointer) throws(CodecError) -> PageImage {
+        if let known = image.withLock({ $0 }) { return try PageImage(parsing: bytes, known: known) }
+        let parsed = try PageImage(parsing: bytes)
+        image.withLock { $0 = parsed }
+        return parsed
+    }
 }
 
 /// Keeps the pages of a prefix readable in this process: moved, re-encoded, evicted or deleted, they are read as they were.
@@ -76,7 +90,7 @@ extension Store {
         do {
             let result = try StoreError.translating {
                 try page.volume.withImage(segment.encoding.pageId) { bytes in
-                    let image = try PageImage(parsing: bytes)
+                    let image = try page.memo.parse(bytes)
                     // the chain hash names all of it, but a first token that is off would turn the keys by wrong angles
                     guard image.identity.chainHash == segment.hash,
                         image.identity.firstToken == segment.pageFirstToken + segment.nodeTokens.lowerBound,

@@ -67,11 +67,17 @@ struct ReferenceImage {
             let table = SectionHeader.byteCount + Int(header.partCount) * PartRecord.byteCount
             var offset = table + Int(header.streamCount) * StreamRecord.byteCount
             var next = 0
+            let shared = try sharedStreams(of: bytes, header, table: table)
             return try (0..<Int(header.partCount)).map { index in
                 let part = try #require(PartRecord(at: SectionHeader.byteCount + index * PartRecord.byteCount, of: bytes))
                 var streams: [StreamKind: [[UInt8]]] = [:]
                 for _ in 0..<part.streamCount {
                     let stream = try #require(StreamRecord(at: table + next * StreamRecord.byteCount, of: bytes))
+                    if let own = shared[next] {
+                        streams[try #require(StreamKind(rawValue: stream.kind)), default: []].append(own)
+                        next += 1
+                        continue
+                    }
                     let stored = UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + Int(stream.storedBytes)])
                     streams[try #require(StreamKind(rawValue: stream.kind)), default: []].append(
                         try expand(stored, stream.encoding))
@@ -81,6 +87,27 @@ struct ReferenceImage {
                 return (part, streams)
             }
         }
+    }
+
+    /// The streams in the section's shared frame, by their number in the table.
+    private func sharedStreams(of bytes: UnsafeRawBufferPointer, _ header: SectionHeader, table: Int) throws -> [Int: [UInt8]] {
+        var own: [(index: Int, kind: UInt8, byteCount: Int)] = []
+        for index in 0..<Int(header.streamCount) {
+            let record = try #require(StreamRecord(at: table + index * StreamRecord.byteCount, of: bytes))
+            if record.encoding == StreamEncoding.shared.rawValue { own.append((index, record.kind, Int(record.storedBytes))) }
+        }
+        var raw = [UInt8](repeating: 0, count: own.reduce(0) { $0 + $1.byteCount })
+        let frame = UnsafeRawBufferPointer(rebasing: bytes[(bytes.count - Int(header.sharedBytes))...])
+        if !own.isEmpty {
+            try raw.withUnsafeMutableBytes { try Decompressor().decompress(frame, encoding: .zstd, into: $0) }
+        }
+        var streams: [Int: [UInt8]] = [:]
+        var start = 0
+        for stream in own.sorted(by: { ($0.kind, $0.index) < ($1.kind, $1.index) }) {
+            streams[stream.index] = Array(raw[start..<start + stream.byteCount])
+            start += stream.byteCount
+        }
+        return streams
     }
 
     /// Finds a stream's raw length by trying; the decompressor takes only the right one.

@@ -31,6 +31,16 @@ enum { KV_PORTABLE = 0, KV_AVX2 = 1, KV_AVX512 = 2, KV_AVX512_BF16 = 3 };
 // and measurements: without it, the widest build that the processor runs is in use.
 int kv_use_instructions(int build);
 
+// Lanes that are decoded together: one vector of this many tokens per channel, and a tile of this many tokens.
+enum { KV_LANES = 32 };
+
+// Where the rows of a tile of 16-bit elements go; NULL for a row that is not wanted.
+typedef struct {
+    uint16_t *row[KV_LANES];
+    uint32_t token[KV_LANES]; // of the head; for a row that is wanted
+    int32_t streams; // whether the rows are whole cache lines
+} kv_rows16;
+
 // convert.c ------------------------------------------------------------------------------------------------------------------
 
 // Gathers `count` tokens of a head into float rows [count][dim].
@@ -40,7 +50,12 @@ void kv_load_rows(kv_head head, const uint32_t *tokens, size_t count, float *row
 // whole cache lines are written past the caches.
 void kv_store_rows(kv_head head, const uint32_t *tokens, size_t count, const float *rows);
 
-// After kv_store_rows and kv_copy_rows, and before another thread is told: makes what they wrote visible to it.
+// Where rows first..<first + used of a tile of `count` rows, at most KV_LANES, go when they are the head's `tokens`: into the
+// head's memory when elements of a row are neighbours there, and then the result is 1; else into `tile` [count][dim], and then
+// kv_copy_rows must follow.
+int kv_tile_rows(kv_head head, const uint32_t *tokens, size_t first, size_t used, size_t count, uint16_t *tile, kv_rows16 *rows);
+
+// After the functions that write to a head, and before another thread is told: makes what they wrote visible to it.
 void kv_finish_stores(void);
 
 // Sets flags[token] to 1 for every token with a value that is not finite or whose magnitude is above 2^60.
@@ -77,9 +92,6 @@ void kv_rotate(float *rows, size_t count, size_t dim, const uint32_t *tokens, co
 
 // fourier.c ------------------------------------------------------------------------------------------------------------------
 
-// Lanes that are transformed together: one vector of this many tokens per channel.
-enum { KV_LANES = 32 };
-
 // Floats that the tables of a transform of length n take.
 size_t kv_fourier_table_count(size_t n);
 void kv_fourier_fill_tables(size_t n, float *tables);
@@ -95,6 +107,8 @@ void kv_fourier_inverse(size_t n, const float *tables, float *input, float *outp
 void kv_gather_channels(const float *rows, size_t count, size_t dim, const uint16_t *channels, size_t channel_count, float *out);
 // out[column][row] = in[row][column]; rows of `out` lie `out_stride` floats apart.
 void kv_transpose(const float *in, size_t rows, size_t columns, size_t in_stride, float *out, size_t out_stride);
+// The same of rows that lie anywhere.
+void kv_transpose_table(const float *const *in, size_t rows, size_t columns, float *out, size_t out_stride);
 // The range (maximum minus minimum) and the variance of every column.
 void kv_column_statistics(const float *rows, size_t count, size_t dim, float *range, double *variance);
 // Counts, per column, the values farther from the column's mean than `limit`.
@@ -174,10 +188,20 @@ void kv_dequantize_lanes(int scheme, int bits, const uint8_t *packed, size_t cou
 void kv_dequantize_along(int scheme, int bits, const uint8_t *packed, size_t columns, size_t count, size_t dim, size_t group,
                          const float *scales, const float *means, float *rows);
 
-// Codes of at most 2 bits straight to a 16-bit element type: the same values as by way of floats. Rows [rows][columns].
-void kv_dequantize_group16(int32_t element_type, int scheme, int bits, const uint8_t *packed, size_t rows, size_t columns,
-                           const float *scales, const float *means, uint16_t *out);
+// Codes of at most 2 bits straight to a 16-bit element type: the same values as by way of floats. `count` is at most KV_LANES.
+void kv_dequantize_group16(int32_t element_type, int scheme, int bits, const uint8_t *packed, size_t count, size_t columns,
+                           const float *scales, const float *means, const kv_rows16 *rows);
 void kv_dequantize_along16(int32_t element_type, int scheme, int bits, const uint8_t *packed, size_t columns, size_t count,
-                           size_t dim, size_t group, const float *scales, const float *means, uint16_t *rows);
+                           size_t dim, size_t group, const float *scales, const float *means, const kv_rows16 *rows);
+
+// Codes of a group to keys of a 16-bit type that are turned, as by kv_rotate, by rows[i].token's angles: `columns` are pairs of
+// channels (i, i + columns / 2), and columns / 2 is a multiple of KV_LANES. The tables are [..][columns / 2].
+void kv_dequantize_rotated16(int32_t element_type, int scheme, int bits, const uint8_t *packed, size_t count, size_t columns,
+                             const float *scales, const float *means, const float *cosines, const float *sines,
+                             const kv_rows16 *rows);
+
+// Turns the float rows values [count][dim] likewise, dim / 2 being a multiple of KV_LANES, and rounds them to a 16-bit type.
+void kv_store_rotated16(int32_t element_type, const float *values, size_t count, size_t dim, const float *cosines,
+                        const float *sines, const kv_rows16 *rows);
 
 #endif

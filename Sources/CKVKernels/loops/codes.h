@@ -151,14 +151,49 @@ __attribute__((always_inline)) static inline void expand_string(int scheme, int 
     }
 }
 
-enum { TOKENS = 16, STRING_WORDS = 1024 / 4 };
+// Groups have 8 channels or more.
+enum { TOKENS = 16, STRING_WORDS = 1024 / 4, STRING_GROUPS = 1024 / 8 };
+
+typedef uint32_t kv_words __attribute__((vector_size(64)));
+typedef uint8_t kv_bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
+
+// Four bytes each of TOKENS columns as words.
+static inline kv_words join_whole(const uint8_t *packed, size_t stride) {
+    kv_words word = __builtin_convertvector(*(const kv_bytes16 *)packed, kv_words);
+    word |= __builtin_convertvector(*(const kv_bytes16 *)(packed + stride), kv_words) << 8;
+    word |= __builtin_convertvector(*(const kv_bytes16 *)(packed + 2 * stride), kv_words) << 16;
+    return word | __builtin_convertvector(*(const kv_bytes16 *)(packed + 3 * stride), kv_words) << 24;
+}
 
 // The codes of `width` tokens, at most TOKENS. Those of one token are a string of bits from its first channel to its last, as
 // every group but the last fills whole bytes.
 __attribute__((always_inline)) static inline void join_strings(int bits, const uint8_t *packed, size_t columns, size_t dim,
                                                                size_t width, uint32_t strings[TOKENS][STRING_WORDS]) {
-    size_t byte_rows = (dim * (size_t)bits + 7) / 8;
-    for (size_t b = 0; b < byte_rows; b += 4) {
+    size_t byte_rows = (dim * (size_t)bits + 7) / 8, b = 0;
+    if (width == TOKENS) {
+        for (; b + 16 <= byte_rows; b += 16) {
+            kv_words words[4], pairs[4];
+            for (size_t k = 0; k < 4; k++) words[k] = join_whole(packed + (b + 4 * k) * columns, columns);
+            // Word k of each token to neighbours of word k + 1, then those pairs to fours: token t's are in vector t % 4.
+            for (size_t k = 0; k < 2; k++) {
+                pairs[k] = __builtin_shufflevector(words[2 * k], words[2 * k + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28,
+                                                   13, 29);
+                pairs[2 + k] = __builtin_shufflevector(words[2 * k], words[2 * k + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27,
+                                                       14, 30, 15, 31);
+            }
+            for (size_t k = 0; k < 2; k++) {
+                kv_words even = __builtin_shufflevector(pairs[2 * k], pairs[2 * k + 1], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25,
+                                                        12, 13, 28, 29);
+                kv_words odd = __builtin_shufflevector(pairs[2 * k], pairs[2 * k + 1], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27,
+                                                       14, 15, 30, 31);
+                for (size_t t = 0; t < 4; t++) {
+                    memcpy(&strings[4 * t + 2 * k][b / 4], (const uint32_t *)&even + 4 * t, 16);
+                    memcpy(&strings[4 * t + 2 * k + 1][b / 4], (const uint32_t *)&odd + 4 * t, 16);
+                }
+            }
+        }
+    }
+    for (; b < byte_rows; b += 4) {
         uint32_t words[TOKENS];
         const uint8_t *from = packed + b * columns;
         if (width == TOKENS) join_bytes(from, columns, byte_rows - b, TOKENS, words);

@@ -90,6 +90,13 @@ __attribute__((always_inline)) static inline void store_values16(const float *re
                 _mm512_storeu_si512(halves + c, (__m512i)_mm512_cvtne2ps_pbh(high, low));
             }
         }
+        if (c + 16 <= count) {
+            __m512 values = _mm512_loadu_ps(row + c);
+            if (!_mm512_fpclass_ps_mask(values, 0x20)) {
+                _mm256_storeu_si256((__m256i *)(halves + c), (__m256i)_mm512_cvtneps_pbh(values));
+                c += 16;
+            }
+        }
 #endif
         for (; c < count; c++) halves[c] = to_bfloat16(row[c]);
         return;

@@ -8,6 +8,7 @@
 #include "convert.h"
 #include "codes16.h"
 #include "exact.h"
+#include "rotated16.h"
 #include "fourier.h"
 #include "rotary.h"
 #include "scales.h"
@@ -17,6 +18,7 @@ const kv_loops KV_BUILD = {
     .load_rows = load_rows,
     .store_rows = store_rows,
     .copy_rows = copy_rows,
+    .tile_rows = tile_rows,
     .load_contiguous = load_contiguous,
     .exact_merge = exact_merge,
     .angles = angles,
@@ -34,4 +36,7 @@ const kv_loops KV_BUILD = {
     .dequantize_lanes = dequantize_lanes,
     .dequantize_along = dequantize_along,
     .dequantize_along16 = dequantize_along16,
+    .dequantize_rotated16 = dequantize_rotated16,
+    .store_rotated16 = store_rotated16,
+    .transpose_table = transpose_table,
 };

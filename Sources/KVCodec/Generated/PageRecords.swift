@@ -10,7 +10,7 @@ package struct PageHeader: FixedLayoutRecord, Hashable, Sendable {
     package var formatVersion: UInt16
     /// 1: scalar quantization in groups, byte planes for exact tokens
     package var codecId: UInt16
-    /// 1
+    /// 2; a reader refuses a greater one; version 1 had no shared frames
     package var codecVersion: UInt16
     /// the profile that encoded the page; informative, the parts say all that decoding needs
     package var profileId: UInt16
@@ -265,7 +265,7 @@ package struct SectionEntry: FixedLayoutRecord, Hashable, Sendable {
     }
 }
 
-/// The start of a section: followed by part_count PartRecords, stream_count StreamRecords, and the streams' bytes in order.
+/// The start of a section: followed by part_count PartRecords, stream_count StreamRecords, the streams' bytes in order, and the shared frame.
 package struct SectionHeader: FixedLayoutRecord, Hashable, Sendable {
     package static let byteCount = 8
 
@@ -273,11 +273,14 @@ package struct SectionHeader: FixedLayoutRecord, Hashable, Sendable {
     package var partCount: UInt16
     /// streams of all parts together, at most 512
     package var streamCount: UInt16
+    /// length of the shared frame; 0 if no stream is in it
+    package var sharedBytes: UInt32
 
     // swift-format-ignore
-    package init(partCount: UInt16, streamCount: UInt16) {
+    package init(partCount: UInt16, streamCount: UInt16, sharedBytes: UInt32) {
         self.partCount = partCount
         self.streamCount = streamCount
+        self.sharedBytes = sharedBytes
     }
 
     /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
@@ -285,13 +288,14 @@ package struct SectionHeader: FixedLayoutRecord, Hashable, Sendable {
         guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
         partCount = bytes.loadLittleEndian(at: offset + 0, as: UInt16.self)
         streamCount = bytes.loadLittleEndian(at: offset + 2, as: UInt16.self)
+        sharedBytes = bytes.loadLittleEndian(at: offset + 4, as: UInt32.self)
     }
 
     /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
     package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
         bytes.storeLittleEndian(partCount, at: offset + 0)
         bytes.storeLittleEndian(streamCount, at: offset + 2)
-        bytes.storeZero(at: offset + 4, count: 4)
+        bytes.storeLittleEndian(sharedBytes, at: offset + 4)
     }
 }
 
@@ -371,11 +375,11 @@ package struct StreamRecord: FixedLayoutRecord, Hashable, Sendable {
 
     /// 1 codes, 2 scales, 3 anchors, 4 means, 5 mask, 6 exact plane, 7 exponent maxima
     package var kind: UInt8
-    /// 1 raw, 2 zstd
+    /// 1 raw, 2 zstd, 3 shared: in the section's shared frame
     package var encoding: UInt8
     /// byte plane of means (0 is the lowest) or of exact values (0 is the highest); else 0
     package var plane: UInt8
-    /// length in the section
+    /// length in the section; of a shared stream, its raw length
     package var storedBytes: UInt32
 
     // swift-format-ignore

@@ -20,7 +20,7 @@ from .streams import expand
 from .values import ELEMENT_TYPES, ElementType
 
 MAGIC = int.from_bytes(b"\x89RKVP\r\n\x1a", "little")
-FORMAT_VERSION, CODEC_ID, CODEC_VERSION = 1, 1, 1
+FORMAT_VERSION, CODEC_ID, CODEC_VERSIONS = 1, 1, (1, 2)
 SECTION_ALIGNMENT = 64
 TOKENS_MAX, LAYERS_MAX, HEADS_MAX, DIM_MAX, ELEMENTS_MAX = 4096, 1024, 1024, 1024, 1 << 28
 CLASS_BASE, CLASS_SALIENT, CLASS_EXACT = 0, 1, 2
@@ -99,10 +99,11 @@ def _read_header(data: bytes) -> PageHeader:
     if len(data) < PAGEHEADER_STRUCT.size or PageHeader.read(data).magic != MAGIC:
         raise FormatError("these bytes are no page image")
     header = PageHeader.read(data)
-    if (header.format_version, header.codec_id, header.codec_version) != (FORMAT_VERSION, CODEC_ID, CODEC_VERSION):
+    known = (header.format_version, header.codec_id) == (FORMAT_VERSION, CODEC_ID)
+    if not known or header.codec_version not in CODEC_VERSIONS:
         raise FormatError(
             f"a page of format version {header.format_version} by codec {header.codec_id} version {header.codec_version}; "
-            f"this reader knows {FORMAT_VERSION}, {CODEC_ID}, {CODEC_VERSION}"
+            f"this reader knows {FORMAT_VERSION}, {CODEC_ID}, {CODEC_VERSIONS[-1]}"
         )
     if header.image_bytes != len(data):
         raise FormatError(f"the page should have {header.image_bytes} bytes and has {len(data)}")

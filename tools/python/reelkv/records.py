@@ -90,17 +90,18 @@ SECTIONENTRY_STRUCT = struct.Struct("<QIIQffHHHHI4x")
 
 
 class SectionHeader(NamedTuple):
-    """The start of a section: followed by part_count PartRecords, stream_count StreamRecords, and the streams' bytes in order."""
+    """The start of a section: followed by part_count PartRecords, stream_count StreamRecords, the streams' bytes in order, and the shared frame."""
 
     part_count: int
     stream_count: int
+    shared_bytes: int
 
     @classmethod
     def read(cls, data, offset=0) -> "SectionHeader":
         return cls._make(SECTIONHEADER_STRUCT.unpack_from(data, offset))
 
 
-SECTIONHEADER_STRUCT = struct.Struct("<HH4x")
+SECTIONHEADER_STRUCT = struct.Struct("<HHI")
 
 
 class PartRecord(NamedTuple):

@@ -12,7 +12,7 @@ from .records import (
     SectionHeader,
     StreamRecord,
 )
-from .streams import expand
+from .streams import RAW, SHARED, ZSTD, expand
 from .values import ElementType
 
 KEY, VALUE = 0, 1
@@ -21,6 +21,7 @@ UNROTATED, FOURIER, ALONG_CHANNELS = 1, 2, 4
 ALL_CHANNELS, MASKED, UNMASKED = 0, 1, 2
 CODES, SCALES, ANCHORS, MEANS, MASK, EXACT_PLANE, EXPONENT_MAXIMA = 1, 2, 3, 4, 5, 6, 7
 PARTS_MAX, STREAMS_MAX, MEAN_PLANES_MAX = 32, 512, 4
+SHARED_BYTES_MAX = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def parse_section(data: bytes, layer: Layer, element_type: ElementType, present:
     if bytes_at > len(data):
         raise FormatError("a section is too short for its tables")
     records = [PartRecord._make(fields) for fields in PARTRECORD_STRUCT.iter_unpack(data[parts_at:streams_at])]
-    streams = _streams(data, streams_at, bytes_at)
+    streams = _streams(data, streams_at, bytes_at, header.shared_bytes)
     if sum(record.stream_count for record in records) != len(streams):
         raise FormatError("a section's parts do not name its streams")
     parts = []
@@ -117,16 +118,37 @@ def parse_section(data: bytes, layer: Layer, element_type: ElementType, present:
     return parts
 
 
-def _streams(data: bytes, table: int, at: int) -> list[tuple[tuple[int, int], tuple[int, bytes]]]:
+def _streams(data: bytes, table: int, at: int, shared_bytes: int) -> list[tuple[tuple[int, int], tuple[int, bytes]]]:
+    records = [StreamRecord._make(fields) for fields in STREAMRECORD_STRUCT.iter_unpack(data[table:at])]
+    end = len(data) - shared_bytes
+    if end < at:
+        raise FormatError(f"a section's shared frame of {shared_bytes} bytes does not fit")
+    shared = _shared(records, data[end:])
     streams = []
-    for fields in STREAMRECORD_STRUCT.iter_unpack(data[table:at]):
-        record = StreamRecord._make(fields)
-        if record.stored_bytes > len(data) - at:
+    for index, record in enumerate(records):
+        if record.encoding == SHARED:
+            streams.append(((record.kind, record.plane), (RAW, shared[index])))
+            continue
+        if record.stored_bytes > end - at:
             raise FormatError("a stream reaches past the end of its section")
         streams.append(((record.kind, record.plane), (record.encoding, data[at : at + record.stored_bytes])))
         at += record.stored_bytes
-    if at != len(data):
-        raise FormatError(f"a section has {len(data)} bytes, its streams end at {at}")
+    if at != end:
+        raise FormatError(f"a section has {end} bytes of streams, its streams end at {at}")
+    return streams
+
+
+def _shared(records: list[StreamRecord], frame: bytes) -> dict[int, bytes]:
+    """The streams in the shared frame, by their index in the table; they lie there by kind, then as in the table."""
+    own = sorted((record.kind, index) for index, record in enumerate(records) if record.encoding == SHARED)
+    total = sum(records[index].stored_bytes for _, index in own)
+    if total > SHARED_BYTES_MAX or (total == 0) != (len(frame) == 0):
+        raise FormatError(f"a section has a shared frame of {len(frame)} bytes for {total} shared ones")
+    raw = expand(frame, ZSTD, total, "the shared frame") if total else b""
+    streams, at = {}, 0
+    for _, index in own:
+        streams[index] = raw[at : at + records[index].stored_bytes]
+        at += records[index].stored_bytes
     return streams
 
 

@@ -4,7 +4,7 @@ import zstandard
 
 from .errors import FormatError
 
-RAW, ZSTD = 1, 2
+RAW, ZSTD, SHARED = 1, 2, 3
 
 
 def expand(stored: bytes, encoding: int, byte_count: int, what: str) -> bytes:
