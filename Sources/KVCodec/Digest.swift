@@ -6,7 +6,7 @@ public struct Digest: Hashable, Sendable {
     public static let byteCount = 32
 
     /// The first eight bytes, read little-endian: enough to tell nodes apart where a mistake does no harm.
-    package var firstWord: UInt64 { words.0 }
+    @inlinable package var firstWord: UInt64 { words.0 }
 
     /// The digest of 32 zero bytes, which names nothing.
     public static let zero = Digest(words: (0, 0, 0, 0))
@@ -46,7 +46,7 @@ public struct Digest: Hashable, Sendable {
     public var bytes: [UInt8] { withUnsafeBytes { Array($0) } }
 
     /// Calls `body` with the 32 bytes in order; the pointer is valid only inside `body`.
-    public func withUnsafeBytes<R>(_ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
+    @inlinable public func withUnsafeBytes<R>(_ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
         let stored = (words.0.littleEndian, words.1.littleEndian, words.2.littleEndian, words.3.littleEndian)
         return try Swift.withUnsafeBytes(of: stored, body)
     }
@@ -57,9 +57,9 @@ public struct Digest: Hashable, Sendable {
         return String(decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
     }
 
-    public static func == (left: Digest, right: Digest) -> Bool { left.words == right.words }
+    @inlinable public static func == (left: Digest, right: Digest) -> Bool { left.words == right.words }
 
-    public func hash(into hasher: inout Hasher) {
+    @inlinable public func hash(into hasher: inout Hasher) {
         hasher.combine(words.0)
         hasher.combine(words.1)
         hasher.combine(words.2)

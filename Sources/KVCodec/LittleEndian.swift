@@ -1,18 +1,20 @@
 // Loads and stores of the records that schema/records.json describes: little-endian, at any alignment.
+// Inlinable: called for every field of a record, from other modules too.
 // The callers check bounds once per record; the preconditions of the raw buffer pointers back them up.
 
 /// A type with a fixed little-endian form.
+@usableFromInline
 package protocol LittleEndianStorable {
     static func load(from bytes: UnsafeRawBufferPointer, at offset: Int) -> Self
     func store(to bytes: UnsafeMutableRawBufferPointer, at offset: Int)
 }
 
 extension LittleEndianStorable where Self: FixedWidthInteger & BitwiseCopyable {
-    package static func load(from bytes: UnsafeRawBufferPointer, at offset: Int) -> Self {
+    @inlinable @inline(__always) package static func load(from bytes: UnsafeRawBufferPointer, at offset: Int) -> Self {
         Self(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Self.self))
     }
 
-    package func store(to bytes: UnsafeMutableRawBufferPointer, at offset: Int) {
+    @inlinable package func store(to bytes: UnsafeMutableRawBufferPointer, at offset: Int) {
         bytes.storeBytes(of: littleEndian, toByteOffset: offset, as: Self.self)
     }
 }
@@ -25,32 +27,32 @@ extension Int32: LittleEndianStorable {}
 extension Int64: LittleEndianStorable {}
 
 extension Float: LittleEndianStorable {
-    package static func load(from bytes: UnsafeRawBufferPointer, at offset: Int) -> Float {
+    @inlinable @inline(__always) package static func load(from bytes: UnsafeRawBufferPointer, at offset: Int) -> Float {
         Float(bitPattern: UInt32.load(from: bytes, at: offset))
     }
 
-    package func store(to bytes: UnsafeMutableRawBufferPointer, at offset: Int) {
+    @inlinable package func store(to bytes: UnsafeMutableRawBufferPointer, at offset: Int) {
         bitPattern.store(to: bytes, at: offset)
     }
 }
 
 extension Double: LittleEndianStorable {
-    package static func load(from bytes: UnsafeRawBufferPointer, at offset: Int) -> Double {
+    @inlinable @inline(__always) package static func load(from bytes: UnsafeRawBufferPointer, at offset: Int) -> Double {
         Double(bitPattern: UInt64.load(from: bytes, at: offset))
     }
 
-    package func store(to bytes: UnsafeMutableRawBufferPointer, at offset: Int) {
+    @inlinable package func store(to bytes: UnsafeMutableRawBufferPointer, at offset: Int) {
         bitPattern.store(to: bytes, at: offset)
     }
 }
 
 extension Digest: LittleEndianStorable {
-    package static func load(from bytes: UnsafeRawBufferPointer, at offset: Int) -> Digest {
+    @inlinable @inline(__always) package static func load(from bytes: UnsafeRawBufferPointer, at offset: Int) -> Digest {
         let word = { UInt64.load(from: bytes, at: offset + 8 * $0) }
         return Digest(words: (word(0), word(1), word(2), word(3)))
     }
 
-    package func store(to bytes: UnsafeMutableRawBufferPointer, at offset: Int) {
+    @inlinable package func store(to bytes: UnsafeMutableRawBufferPointer, at offset: Int) {
         words.0.store(to: bytes, at: offset)
         words.1.store(to: bytes, at: offset + 8)
         words.2.store(to: bytes, at: offset + 16)
@@ -59,13 +61,13 @@ extension Digest: LittleEndianStorable {
 }
 
 extension UnsafeRawBufferPointer {
-    package func loadLittleEndian<T: LittleEndianStorable>(at offset: Int, as type: T.Type) -> T {
+    @inlinable @inline(__always) package func loadLittleEndian<T: LittleEndianStorable>(at offset: Int, as type: T.Type) -> T {
         T.load(from: self, at: offset)
     }
 }
 
 extension UnsafeMutableRawBufferPointer {
-    package func storeLittleEndian<T: LittleEndianStorable>(_ value: T, at offset: Int) {
+    @inlinable package func storeLittleEndian<T: LittleEndianStorable>(_ value: T, at offset: Int) {
         value.store(to: self, at: offset)
     }
 

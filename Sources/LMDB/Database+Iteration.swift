@@ -79,6 +79,14 @@ extension Database {
         }
     }
 
+    /// The last key of the database.
+    public func lastKey(in transaction: borrowing some Transaction & ~Copyable) throws -> Key.Value? {
+        try withCursor(in: transaction) { cursor in
+            try cursor.moveToLast()
+            return cursor.isAtEntry ? try Key.decode(cursor.rawKey) : nil
+        }
+    }
+
     /// The first entry whose key does not sort before `key`.
     public func firstEntry(
         atOrAfter key: Key.Value, in transaction: borrowing some Transaction & ~Copyable

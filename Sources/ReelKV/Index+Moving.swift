@@ -46,7 +46,7 @@ extension Index {
         inVolume id: UInt64, in transaction: borrowing some Transaction & ~Copyable
     ) throws -> [(hash: Digest, encoding: EncodingRecord)] {
         var found: [(hash: Digest, encoding: EncodingRecord)] = []
-        try nodes.forEachRaw(in: .all, in: transaction) { key, value in
+        try nodes.forEach(in: transaction) { key, value in
             let node = try NodeView(value)
             for encoding in (0..<node.encodingCount).map({ node.encoding($0) }) where encoding.volumeId == id {
                 found.append((try DigestKey.decode(key), encoding))
@@ -61,7 +61,7 @@ extension Index {
         in transaction: borrowing some Transaction & ~Copyable
     ) throws -> [(hash: Digest, encoding: EncodingRecord)] {
         var found: [(hash: Digest, encoding: EncodingRecord)] = []
-        try nodes.forEachRaw(in: .all, in: transaction) { key, value in
+        try nodes.forEach(in: transaction) { key, value in
             let node = try NodeView(value)
             guard node.encodingCount > 1 else { return .continue }
             let dominated = (0..<node.encodingCount).map { node.encoding($0) }.dominated

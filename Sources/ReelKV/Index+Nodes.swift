@@ -20,8 +20,12 @@ extension Index {
 // MARK: - Nodes: writing
 
 extension Index {
-    func putNode(_ node: Node, hash: Digest, in transaction: borrowing WriteTransaction) throws {
-        try nodes.put(hash, node.encoded(), in: transaction)
+    /// - Returns: the number of the node's record.
+    @discardableResult
+    func putNode(_ node: Node, hash: Digest, in transaction: borrowing WriteTransaction) throws -> UInt64 {
+        var node = node
+        node.record.hash = hash
+        return try nodes.put(hash, node.encoded(), in: transaction)
     }
 
     /// Publishes a node with one encoding, or adds the encoding to a node that is there already.
@@ -56,7 +60,11 @@ extension Index {
         let isFirst = node.firstOwnToken == 0
         try moveUse(from: node.record.parent, in: transaction)
         try retain(node.record.parent, \.children, isRoot: isFirst, in: transaction)
-        try putNode(node, hash: hash, in: transaction)
+        let number = try putNode(node, hash: hash, in: transaction)
+        if node.kind == .page, !isFirst, var parent = try self.node(node.record.parent, in: transaction) {
+            parent.record.next = number
+            try putNode(parent, hash: node.record.parent, in: transaction)
+        }
         let tokens = try TokenSequence(canonical: node.tokens)
         try children.put(
             ChildKey.key(of: hash, base: node.record.base, tokens: tokens), hash.bytes, in: transaction)
@@ -143,7 +151,7 @@ extension Index {
         _ = try children.delete(ChildKey.key(of: hash, base: node.record.base, tokens: tokens), in: transaction)
         _ = try states.delete(hash, in: transaction)
         try removeUsage(of: node, hash: hash, in: transaction)
-        _ = try nodes.delete(hash, in: transaction)
+        try nodes.delete(hash, in: transaction)
         for encoding in node.encodings { try releaseEncoding(encoding, of: node.record.tenantId, in: transaction) }
     }
 
@@ -178,7 +186,7 @@ extension Index {
         // in a volume that was compacted away nothing lies any more
         guard try volumes.contains(id, in: transaction) else { return }
         var affected: [(hash: Digest, node: Node)] = []
-        try nodes.forEachRaw(in: .all, in: transaction) { key, value in
+        try nodes.forEach(in: transaction) { key, value in
             let view = try NodeView(value)
             guard (0..<view.encodingCount).contains(where: { view.encoding($0).volumeId == id }) else { return .continue }
             affected.append((try DigestKey.decode(key), try Node(bytes: value)))

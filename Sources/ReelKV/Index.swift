@@ -12,12 +12,12 @@ import LMDB
 /// - `pins` counts those heads of a node that are pinned or being written;
 /// - a node with neither children nor pins has a key in `leaf`, no other has: those may be evicted, leaf first;
 /// - every encoding lies in a volume that has a record, and the records' live bytes and pages are the sums over encodings.
-struct Index: Sendable {
+final class Index: Sendable {
     let environment: Environment
     let stores: Database<UTF8String, RawBytes>
     let models: Database<UTF8String, RawBytes>
     let tenants: Database<UTF8String, RawBytes>
-    let nodes: Database<DigestKey, RawBytes>
+    let nodes: NodeTable
     /// Key: base ‖ order key of the node's tokens ‖ 8 bytes of its hash. Value: the hash.
     let children: Database<RawBytes, RawBytes>
     /// Finished heads. Key: tenant id ‖ name.
@@ -45,7 +45,8 @@ struct Index: Sendable {
     static let files = FileGenerations(first: fileName)
     static let storeKey = "store"
     static let magic: UInt64 = 0x0A56_4B4C_4545_5289
-    static let formatVersion: UInt16 = 1
+    /// 2 numbered the nodes.
+    static let formatVersion: UInt16 = 2
     /// Initial size of the memory map; it doubles when full.
     private static let mapBytes = 64 << 20
     private static let mapBytesMax = 1 << 40
@@ -65,7 +66,7 @@ struct Index: Sendable {
         stores = try environment.database(named: "store", keys: UTF8String.self, values: RawBytes.self, creating: creating)
         models = try environment.database(named: "model", keys: UTF8String.self, values: RawBytes.self, creating: creating)
         tenants = try environment.database(named: "tenant", keys: UTF8String.self, values: RawBytes.self, creating: creating)
-        nodes = try environment.database(named: "node", keys: DigestKey.self, values: RawBytes.self, creating: creating)
+        nodes = try NodeTable(in: environment, creating: creating)
         children = try environment.database(named: "child", keys: RawBytes.self, values: RawBytes.self, creating: creating)
         videos = try environment.database(named: "video", keys: RawBytes.self, values: RawBytes.self, creating: creating)
         sessions = try environment.database(named: "session", keys: RawBytes.self, values: RawBytes.self, creating: creating)
@@ -102,6 +103,12 @@ struct Index: Sendable {
             throw StoreError(
                 .newerFormat,
                 "\(environment.path) has format version \(record.formatVersion), this ReelKV reads up to \(Self.formatVersion): upgrade ReelKV"
+            )
+        }
+        guard record.formatVersion >= Self.formatVersion else {
+            throw StoreError(
+                .newerFormat,
+                "\(environment.path) has format version \(record.formatVersion), which this ReelKV does not read any more: make a new store and import into it again"
             )
         }
         guard record.pageTokens > 0, record.pageTokens % 32 == 0, record.pageTokens <= TokenSequence.pageTokensMax,

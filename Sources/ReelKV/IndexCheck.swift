@@ -24,6 +24,7 @@ struct IndexCheck {
         checkNames()
         checkPlaces()
         checkReferences()
+        try checkNumbers(in: transaction)
         try checkChildren(in: transaction)
         try checkTips(in: transaction)
         try checkLeaves(in: transaction)
@@ -60,7 +61,7 @@ struct IndexCheck {
             }
             return .continue
         }
-        try index.nodes.forEachRaw(in: .all, in: transaction) { key, value in
+        try index.nodes.forEach(in: transaction) { key, value in
             attempt(.node, Self.hex(key)) { $0.nodes[try DigestKey.decode(key)] = try Node(bytes: value) }
             return .continue
         }
@@ -238,6 +239,21 @@ struct IndexCheck {
                 problem(.tenant, tenant.name, "its stored bytes are counted wrong")
             }
         }
+    }
+
+    private mutating func checkNumbers(in transaction: borrowing ReadTransaction) throws {
+        var found = 0
+        try store.index.nodes.numbers.forEachRaw(in: .all, in: transaction) { key, value in
+            guard let hash = try? DigestKey.decode(key), let number = try? BigEndianUInt64.decode(value), nodes[hash] != nil,
+                try store.index.nodes.hash(of: number, in: transaction) == hash
+            else {
+                problem(.reference, Self.hex(key), "has the number of another node, or of none")
+                return .continue
+            }
+            found += 1
+            return .continue
+        }
+        if found != nodes.count { problem(.reference, "name", "\(nodes.count - found) nodes are not found by their hash") }
     }
 
     private mutating func checkChildren(in transaction: borrowing ReadTransaction) throws {

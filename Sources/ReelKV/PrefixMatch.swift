@@ -60,6 +60,12 @@ private struct PrefixSearch {
     let windowTokens: Int
     let acceptance: Acceptance
 
+    /// The hash of the last page that matched.
+    private var base = Digest.zero
+    /// The record behind it where the next one probably is; 0 for none.
+    private var next: UInt64 = 0
+    /// The canonical tokens of the next page; none where the rest does not fill one.
+    private var canonical: [UInt8] = []
     private(set) var segments: [PageSegment] = []
     private(set) var stop = MatchStop.complete
 
@@ -78,34 +84,51 @@ private struct PrefixSearch {
     }
 
     mutating func run(in transaction: borrowing ReadTransaction) throws {
-        var base = hasher.root
-        var canonical: [UInt8] = []
         segments.reserveCapacity(tokens.count / pageTokens + 2)
-        while tokens.count - matched >= pageTokens {
-            canonical.removeAll(keepingCapacity: true)
-            tokens.appendCanonical(of: matched..<matched + pageTokens, origin: 0, to: &canonical)
+        base = hasher.root
+        prepareNextPage()
+        while !canonical.isEmpty {
+            // Behind a page lies mostly the page that is looked for: comparing its tokens takes less than to hash them.
+            if next > 0 { try walk(in: transaction) }
+            guard next == 0, !canonical.isEmpty else { continue }
             let hash = hasher.page(after: base, tokens: canonical)
-            guard let segment = try page(hash, canonical: canonical, in: transaction) else { break }
-            segments.append(segment)
-            base = hash
+            guard try index.nodes.withValue(hash, in: transaction, { try take(NodeView($0)) }) == true else { break }
         }
         guard matched < tokens.count else { return }
         try searchInPage(after: base, in: transaction)
     }
 
-    /// The full page of that hash, if it is stored in an encoding that is accepted.
-    private func page(
-        _ hash: Digest, canonical: [UInt8], in transaction: borrowing ReadTransaction
-    ) throws -> PageSegment? {
-        let found = try index.nodes.withValue(hash, in: transaction) { bytes -> PageSegment? in
-            let node = try NodeView(bytes)
-            // the hash names the tokens, but a hit must be right even where the index is not
-            guard node.hasTokens(canonical), node.record.firstOwnToken == matched, node.record.end == pageTokens,
-                let encoding = acceptance.best(of: node)
-            else { return nil }
-            return PageSegment(hash: hash, node: node, encoding: encoding, usedEnd: Int(node.record.end))
+    /// Takes the pages that lie from record `next` on, for as long as they are the ones that come next in the sequence.
+    private mutating func walk(in transaction: borrowing ReadTransaction) throws {
+        var number = next
+        next = 0
+        try index.nodes.records.forEachRaw(in: .from(number), in: transaction) { key, bytes in
+            guard !canonical.isEmpty, try BigEndianUInt64.decode(key) == number, try take(NodeView(bytes)) else { return .stop }
+            number += 1
+            guard next == number else { return .stop }
+            next = 0
+            return .continue
         }
-        return found ?? nil
+    }
+
+    /// Adds a page, if it is the next of the sequence and stored in an encoding that is accepted. Its tokens are compared whatever led
+    /// to it: a hit must be right even where the index is not.
+    private mutating func take(_ node: NodeView) throws -> Bool {
+        let record = node.record
+        guard record.kind == Node.Kind.page.rawValue, record.parent == base, record.firstOwnToken == matched,
+            record.end == pageTokens, node.hasTokens(canonical), let encoding = acceptance.best(of: node)
+        else { return false }
+        segments.append(PageSegment(hash: record.hash, node: node, encoding: encoding, usedEnd: pageTokens))
+        base = record.hash
+        next = record.next
+        prepareNextPage()
+        return true
+    }
+
+    private mutating func prepareNextPage() {
+        canonical.removeAll(keepingCapacity: true)
+        guard tokens.count - matched >= pageTokens else { return }
+        tokens.appendCanonical(of: matched..<matched + pageTokens, origin: 0, to: &canonical)
     }
 
     // MARK: Inside a page

@@ -203,7 +203,8 @@ public final class SequenceWriter {
             base: base, parent: parent, pageFirstToken: UInt64(pageFirstToken), start: UInt32(tokens.lowerBound),
             end: UInt32(tokens.upperBound), parentEnd: UInt32(tokens.lowerBound),
             modelId: publisher.modelID, tenantId: publisher.tenantID, children: 0, heads: 0, tokenBytes: UInt32(canonical.count),
-            kind: kind.rawValue, encodingCount: 1, pins: 0, createdSeconds: Platform.unixSeconds(), createdAccess: 0)
+            kind: kind.rawValue, encodingCount: 1, pins: 0, createdSeconds: Platform.unixSeconds(), createdAccess: 0,
+            hash: .zero, next: 0)
         return Node(record: record, encodings: [encoding], tokens: canonical)
     }
 

@@ -70,7 +70,7 @@ extension Store {
         return try read { transaction in
             let lastUses = try index.lastUses(in: transaction)
             var found: [(hash: Digest, seconds: Int64)] = []
-            try index.nodes.forEachRaw(in: .all, in: transaction) { key, value in
+            try index.nodes.forEach(in: transaction) { key, value in
                 let hash = try DigestKey.decode(key)
                 let seconds = lastUses[hash] ?? 0
                 if seconds <= before, DemotionCandidate(try Node(bytes: value), hash: hash, to: options.profile) != nil {
@@ -263,7 +263,7 @@ extension Index {
     func lastUses(in transaction: borrowing some Transaction & ~Copyable) throws -> [Digest: Int64] {
         var seconds: [Digest: Int64] = [:]
         var links: [(place: Int, hash: Digest, parent: Digest)] = []
-        try nodes.forEachRaw(in: .all, in: transaction) { key, value in
+        try nodes.forEach(in: transaction) { key, value in
             let record = try NodeView(value).record
             let hash = try DigestKey.decode(key)
             seconds[hash] = record.createdSeconds

@@ -59,7 +59,7 @@ extension Store {
             parentEnd: 0, modelId: model, tenantId: tenant, children: 0, heads: 0,
             tokenBytes: UInt32(canonical.count), kind: (isPiece ? Node.Kind.piece : .page).rawValue, encodingCount: 1, pins: 0,
             createdSeconds: 0,
-            createdAccess: try index.counters(in: transaction).accesses)
+            createdAccess: try index.counters(in: transaction).accesses, hash: hash, next: 0)
         let encoding = EncodingRecord(
             volumeId: volume, pageId: UInt64(page + 1), imageBytes: 1, profileId: Profile.exact.id, flags: 0, keyError: 0,
             valueError: 0, completeFrom: 0, createdSeconds: 0)

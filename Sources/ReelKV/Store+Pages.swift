@@ -32,7 +32,7 @@ extension Store {
         try read { transaction in
             let context = try PageContext(index, in: transaction)
             var pages: [StoredPage] = []
-            try index.nodes.forEachRaw(in: .all, in: transaction) { key, value in
+            try index.nodes.forEach(in: transaction) { key, value in
                 pages += try context.pages(try DigestKey.decode(key), try NodeView(value))
                 return .continue
             }

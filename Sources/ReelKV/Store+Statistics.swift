@@ -105,7 +105,7 @@ extension Store {
     ) throws {
         var profiles: [UInt16: StoreStatistics.Profile] = [:]
         var ages = NodeAges()
-        try index.nodes.forEachRaw(in: .all, in: transaction) { key, bytes in
+        try index.nodes.forEach(in: transaction) { key, bytes in
             let node = try NodeView(bytes)
             ages.add(try DigestKey.decode(key), node)
             guard let model = models[node.record.modelId] else { return .continue }

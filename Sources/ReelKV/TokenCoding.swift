@@ -46,15 +46,25 @@ extension TokenSequence {
             bytes.appendLittleEndian(UInt32(range.count))
             let start = bytes.count
             // a few bytes more, so that each id is stored as a whole word that the next one overwrites
-            bytes.append(contentsOf: repeatElement(0, count: range.count * width + 4 - width))
+            let excess = 4 - width
+            bytes.append(contentsOf: repeatElement(0, count: range.count * width + excess))
             bytes.withUnsafeMutableBytes { out in
-                var at = start
-                for index in range {
-                    out.storeBytes(of: ids[index].littleEndian, toByteOffset: at, as: Int32.self)
-                    at += width
+                guard var to = out.baseAddress.map({ $0 + start }), let from = ids.baseAddress else { return }
+                var index = range.lowerBound
+                let shift = UInt64(8 * width)
+                // Two ids make one word, whose rest the next id overwrites.
+                while width < 4, range.upperBound - index > 2 {
+                    let word = UInt64(UInt32(bitPattern: from[index])) | UInt64(UInt32(bitPattern: from[index + 1])) << shift
+                    to.storeBytes(of: word.littleEndian, as: UInt64.self)
+                    to += 2 * width
+                    index += 2
+                }
+                for index in index..<range.upperBound {
+                    to.storeBytes(of: from[index].littleEndian, as: Int32.self)
+                    to += width
                 }
             }
-            bytes.removeLast(4 - width)
+            bytes.removeLast(excess)
         }
     }
 

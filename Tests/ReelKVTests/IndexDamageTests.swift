@@ -15,7 +15,7 @@ struct IndexDamageTests {
     private typealias Records = Database<RawBytes, RawBytes>
 
     private static let databases = [
-        "store", "model", "tenant", "node", "child", "video", "session", "building", "state", "volume",
+        "store", "model", "tenant", "node", "name", "child", "video", "session", "building", "state", "volume",
     ]
     private static let model = ModelSpec.small(layers: 2, heads: 1, dim: 16, slidingWindows: [nil, 24])
     private static let video = TokenSequence.video(.of(1), frames: 2, tokensPerFrame: 40)
@@ -184,18 +184,40 @@ struct IndexDamageTests {
         try change("node") { entries in
             entries.map { key, value in
                 var value = value
-                value.replaceSubrange(32..<64, with: key)
+                value.replaceSubrange(32..<64, with: value[128..<160])  // parent, hash
                 return (key, value)
             }
         }
         try use("circle")
     }
 
+    @Test("Pages are found by their hashes when the records before them lead elsewhere", arguments: 0..<8)
+    func wrongNext(seed: Int) throws {
+        var random = SeededGenerator(UInt64(seed))
+        let queries = [Self.video] + (0..<3).map { Self.video[0..<70 + $0] + .text(20 + 10 * $0, seed: UInt64($0)) }
+        try restoreTemplate()
+        let lengths = try queries.map { try Store(opening: path).longestPrefix(of: $0, model: "small").tokenCount }
+        #expect(lengths == queries.map(\.count))
+        try change("node") { entries in
+            entries.map { key, value in
+                var value = value
+                value[160] = UInt8.random(in: 0...UInt8(entries.count + 1), using: &random)  // next
+                return (key, value)
+            }
+        }
+        let store = try Store(opening: path)
+        for query in queries {
+            let prefix = try store.longestPrefix(of: query, model: "small")
+            #expect(prefix.tokenCount == query.count)
+        }
+        #expect(try store.verify().problems.isEmpty)
+    }
+
     @Test("verify tells of every record it cannot read")
     func verifyTells() throws {
         for (name, kind) in [
             ("model", VerificationProblem.Kind.model), ("tenant", .tenant), ("node", .node), ("video", .head), ("session", .head),
-            ("building", .head), ("volume", .volume), ("child", .reference),
+            ("building", .head), ("volume", .volume), ("child", .reference), ("name", .reference),
         ] {
             try restoreTemplate()
             try change(name) { $0.prefix(1).map { ($0.key, Array($0.value.dropLast())) } }

@@ -8,7 +8,7 @@ package struct StoreRecord: FixedLayoutRecord, Hashable, Sendable {
 
     /// the bytes 89 52 45 45 4C 4B 56 0A in order: a store's index
     package var magic: UInt64
-    /// 1; a reader refuses a greater one
+    /// 2; a reader refuses a greater one, and 1
     package var formatVersion: UInt16
     /// the oldest version whose reader understands this store
     package var minimumReaderVersion: UInt16
@@ -251,7 +251,7 @@ package struct TenantRecord: FixedLayoutRecord, Hashable, Sendable {
 
 /// A page or tail piece in the index: followed by encoding_count EncodingRecords, then token_bytes canonical token bytes of the page's tokens 0..<end.
 package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
-    package static let byteCount = 128
+    package static let byteCount = 168
 
     /// chain hash of the full page before this one, or the chain's root
     package var base: Digest
@@ -285,9 +285,13 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
     package var createdSeconds: Int64
     /// the store's count of accesses when the node was made
     package var createdAccess: UInt64
+    /// the node's chain hash
+    package var hash: Digest
+    /// the number of the page that was made behind this one last, where a look-up looks first; 0 for none. That page may be gone, and another record have its number
+    package var next: UInt64
 
     // swift-format-ignore
-    package init(base: Digest, parent: Digest, pageFirstToken: UInt64, start: UInt32, end: UInt32, parentEnd: UInt32, modelId: UInt32, tenantId: UInt32, children: UInt32, heads: UInt32, tokenBytes: UInt32, kind: UInt8, encodingCount: UInt8, pins: UInt32, createdSeconds: Int64, createdAccess: UInt64) {
+    package init(base: Digest, parent: Digest, pageFirstToken: UInt64, start: UInt32, end: UInt32, parentEnd: UInt32, modelId: UInt32, tenantId: UInt32, children: UInt32, heads: UInt32, tokenBytes: UInt32, kind: UInt8, encodingCount: UInt8, pins: UInt32, createdSeconds: Int64, createdAccess: UInt64, hash: Digest, next: UInt64) {
         self.base = base
         self.parent = parent
         self.pageFirstToken = pageFirstToken
@@ -304,6 +308,8 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
         self.pins = pins
         self.createdSeconds = createdSeconds
         self.createdAccess = createdAccess
+        self.hash = hash
+        self.next = next
     }
 
     /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
@@ -325,6 +331,8 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
         pins = bytes.loadLittleEndian(at: offset + 108, as: UInt32.self)
         createdSeconds = bytes.loadLittleEndian(at: offset + 112, as: Int64.self)
         createdAccess = bytes.loadLittleEndian(at: offset + 120, as: UInt64.self)
+        hash = bytes.loadLittleEndian(at: offset + 128, as: Digest.self)
+        next = bytes.loadLittleEndian(at: offset + 160, as: UInt64.self)
     }
 
     /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
@@ -346,6 +354,8 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
         bytes.storeLittleEndian(pins, at: offset + 108)
         bytes.storeLittleEndian(createdSeconds, at: offset + 112)
         bytes.storeLittleEndian(createdAccess, at: offset + 120)
+        bytes.storeLittleEndian(hash, at: offset + 128)
+        bytes.storeLittleEndian(next, at: offset + 160)
     }
 }
 

@@ -49,17 +49,17 @@ class Tenant:
 class Node:
     """A page or tail piece: where it hangs, and where its images lie."""
 
-    hash: bytes
     record: NodeRecord
     encodings: tuple[EncodingRecord, ...]
     tokens: bytes
     """The canonical tokens of the page, from its first one to the node's end."""
 
     @classmethod
-    def parse(cls, hash: bytes, data: bytes) -> "Node":
+    def parse(cls, data: bytes) -> "Node":
         if len(data) < NODERECORD_STRUCT.size:
-            raise FormatError(f"node {hash.hex()} is cut off")
+            raise FormatError("a node is cut off")
         record = NodeRecord.read(data)
+        hash = record.hash
         encodings_at = NODERECORD_STRUCT.size
         tokens_at = encodings_at + record.encoding_count * ENCODINGRECORD_STRUCT.size
         if (
@@ -74,7 +74,12 @@ class Node:
         encodings = tuple(EncodingRecord._make(fields) for fields in fields_of_encodings)
         if any(not record.start <= encoding.complete_from <= record.end for encoding in encodings):
             raise FormatError(f"an encoding of node {hash.hex()} is complete from a token that it does not hold")
-        return cls(hash, record, encodings, data[tokens_at:])
+        return cls(record, encodings, data[tokens_at:])
+
+    @property
+    def hash(self) -> bytes:
+        """Its chain hash."""
+        return self.record.hash
 
     def best_encoding(self) -> EncodingRecord | None:
         """The most exact one that is not quarantined, the smaller of equals; None if all are."""

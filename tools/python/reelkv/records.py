@@ -250,13 +250,15 @@ class NodeRecord(NamedTuple):
     pins: int
     created_seconds: int
     created_access: int
+    hash: bytes
+    next: int
 
     @classmethod
     def read(cls, data, offset=0) -> "NodeRecord":
         return cls._make(NODERECORD_STRUCT.unpack_from(data, offset))
 
 
-NODERECORD_STRUCT = struct.Struct("<32s32sQIIIIIIIIBB2xIqQ")
+NODERECORD_STRUCT = struct.Struct("<32s32sQIIIIIIIIBB2xIqQ32sQ")
 
 
 class EncodingRecord(NamedTuple):

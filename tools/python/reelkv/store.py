@@ -28,10 +28,10 @@ from .values import ElementType
 
 STORE_MAGIC = int.from_bytes(b"\x89REELKV\n", "little")
 VOLUME_MAGIC = int.from_bytes(b"\x89RKVVOL\n", "little")
-FORMAT_VERSION = 1
+FORMAT_VERSION, VOLUME_FORMAT_VERSION = 2, 1
 DEFAULT_TENANT = "default"
 DATABASES = (
-    *("store", "model", "tenant", "node", "child", "video", "session", "building", "state", "volume"),
+    *("store", "model", "tenant", "node", "name", "child", "video", "session", "building", "state", "volume"),
     *("tip", "usage", "leaf", "account"),
 )
 VOLUMES_OPEN_MAX = 16
@@ -132,7 +132,7 @@ class Store:
         if data is None or len(data) != STORERECORD_STRUCT.size or StoreRecord.read(data).magic != STORE_MAGIC:
             raise FormatError(f"{self.path} is no ReelKV store")
         record = StoreRecord.read(data)
-        if record.format_version > FORMAT_VERSION:
+        if record.format_version != FORMAT_VERSION:
             raise FormatError(f"the store has format version {record.format_version}, this reader knows {FORMAT_VERSION}")
         return record
 
@@ -179,10 +179,14 @@ class Store:
         return _only(matching, name)
 
     def node(self, hash: bytes) -> Node:
-        data = self._get("node", hash)
+        number = self._get("name", hash)
+        data = None if number is None else self._get("node", number)
         if data is None:
             raise NotStoredError(f"no node {hash.hex()}")
-        return Node.parse(hash, data)
+        node = Node.parse(data)
+        if node.hash != hash:
+            raise FormatError(f"the record of node {hash.hex()} is that of {node.hash.hex()}")
+        return node
 
     def engine_state(self, hash: bytes) -> bytes | None:
         """What the engine asked to keep after the last token of a node."""
@@ -285,8 +289,8 @@ class Store:
         if data is None or len(data) != VOLUMEHEADER_STRUCT.size:
             raise FormatError(f"volume {volume_id} has no header")
         header = VolumeHeader.read(data)
-        if header.magic != VOLUME_MAGIC or header.format_version > FORMAT_VERSION:
-            raise FormatError(f"volume {volume_id} is no volume, or of a newer version than {FORMAT_VERSION}")
+        if header.magic != VOLUME_MAGIC or header.format_version > VOLUME_FORMAT_VERSION:
+            raise FormatError(f"volume {volume_id} is no volume, or of a newer version than {VOLUME_FORMAT_VERSION}")
         if (header.store_id, header.volume_id) != (self.record.store_id, volume_id):
             raise FormatError(f"volume {volume_id} belongs to another store or is another volume")
 

@@ -14,8 +14,10 @@ def verify(store: Store, decoding: bool = False) -> list[str]:
     """What is wrong, a line each; empty when nothing is. `decoding` also decodes every layer of every page."""
     nodes, problems = {}, []
     for key, value in store.items("node"):
-        with _noting(problems, f"node {key.hex()}"):
-            nodes[key] = Node.parse(key, value)
+        with _noting(problems, f"record {int.from_bytes(key, 'big')}"):
+            node = Node.parse(value)
+            nodes[node.hash] = node
+    problems += _check_numbers(store, nodes)
     heads = _heads(store, problems)
     problems += _check_names(store, nodes)
     problems += _check_references(nodes, heads)
@@ -61,6 +63,18 @@ def _heads(store: Store, problems: list[str]) -> list[tuple[str, Head]]:
             with _noting(problems, name):
                 heads.append((name, Head.parse(name, value)))
     return heads
+
+
+def _check_numbers(store: Store, nodes: dict[bytes, Node]) -> list[str]:
+    """Every node is found by its hash, and by no other."""
+    records, problems, found = dict(store.items("node")), [], set()
+    for hash, number in store.items("name"):
+        data = records.get(number)
+        with _noting(problems, f"name {hash.hex()}"):
+            if data is None or Node.parse(data).hash != hash:
+                raise FormatError("it has the number of another node, or of none")
+            found.add(hash)
+    return problems + [f"node {hash.hex()}: it is not found by its hash" for hash in nodes if hash not in found]
 
 
 def _check_names(store: Store, nodes: dict[bytes, Node]) -> list[str]:

@@ -115,7 +115,8 @@ def test_verification_finds_what_is_damaged(store, tmp_path):
         first, second, third = opened.chain(opened.head("video/clip"))[:3]
         encoding = first.node.best_encoding()
         key, image = struct.pack(">Q", encoding.page_id), opened.image(first.node).data
-        nodes = dict(opened.items("node"))
+        nodes, numbers = dict(opened.items("node")), dict(opened.items("name"))
+        nodes = {hash: nodes[number] for hash, number in numbers.items()}
     tokens = nodes[second.node.hash]
     record = third.node.record._replace(children=third.node.record.children + 1)
     damaged = {
@@ -129,7 +130,7 @@ def test_verification_finds_what_is_damaged(store, tmp_path):
         nodes = index.open_db(b"node", create=False)
         with index.begin(write=True, db=nodes) as transaction:
             for hash, value in damaged.items():
-                transaction.put(hash, value)
+                transaction.put(numbers[hash], value)
     with Store(copy) as opened:
         problems = verify(opened)
     names = {node.hash.hex(): name for node, name in ((first.node, "first"), (second.node, "second"), (third.node, "third"))}

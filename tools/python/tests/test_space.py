@@ -75,11 +75,14 @@ def damaged(opened, what):
     usage = parse_usage(dict(opened.items("usage"))[leaf.hash])
     tip_key = opened.items("tip")[0][0]
     account_key, account = opened.items("account")[0]
-    node = dict(opened.items("node"))[leaf.hash]
+    number = dict(opened.items("name"))[leaf.hash]
+    node = dict(opened.items("node"))[number]
     pinned = NODERECORD_STRUCT.pack(*NodeRecord.read(node)._replace(pins=1)) + node[NODERECORD_STRUCT.size :]
     account = parse_account(account)._replace(live_bytes=1)
     return {
-        "pins counted wrong": ("node", leaf.hash, pinned, "counts"),
+        "pins counted wrong": ("node", number, pinned, "counts"),
+        "number of another": ("name", leaf.hash, struct.pack(">Q", 1 << 40), "of another node"),
+        "name missing": ("name", leaf.hash, None, "not found by its hash"),
         "leaf missing": ("leaf", leaf_key, None, "listed 0 times for eviction"),
         "leaf of no node": ("leaf", leaf_key[:12] + bytes(32), used, "not there"),
         "leaf at another rank": ("leaf", struct.pack(">IQ", leaf.tenant_id, leaf.rank + 1) + leaf.hash, used, "rank"),
@@ -96,7 +99,7 @@ def damaged(opened, what):
 @pytest.mark.parametrize(
     "what",
     [
-        "pins counted wrong",
+        *("pins counted wrong", "number of another", "name missing"),
         *("leaf missing", "leaf of no node", "leaf at another rank"),
         *("usage of another rank", "usage cut", "usage of no node"),
         *("tip missing", "tip of no sequence"),
