@@ -142,3 +142,32 @@ void kv_store_rotated16(int32_t element_type, const float *values, size_t count,
 void kv_transpose_table(const float *const *in, size_t rows, size_t columns, float *out, size_t out_stride) {
     kv_loops_active()->transpose_table(in, rows, columns, out, out_stride);
 }
+
+void kv_quantize(const kv_quantizer *quantizer, const float *values, size_t rows, size_t columns, size_t group,
+                 uint8_t *codes, uint8_t *scales, int32_t *means, int8_t *anchor, uint8_t *steps, void *scratch) {
+    kv_loops_active()->quantize(quantizer, values, rows, columns, group, codes, scales, means, anchor, steps, scratch);
+}
+
+void kv_flag_unsafe(kv_head head, size_t tokens, uint8_t *flags) {
+    kv_loops_active()->flag_unsafe(head, tokens, flags);
+}
+
+void kv_gather_channels(const float *rows, size_t count, size_t dim, const uint16_t *channels, size_t channel_count, float *out) {
+    kv_loops_active()->gather_channels(rows, count, dim, channels, channel_count, out);
+}
+
+void kv_column_statistics(const float *rows, size_t count, size_t dim, float *range, double *variance) {
+    kv_loops_active()->column_statistics(rows, count, dim, range, variance);
+}
+
+void kv_count_outliers(const float *rows, size_t count, size_t dim, float limit, uint32_t *outliers) {
+    kv_loops_active()->count_outliers(rows, count, dim, limit, outliers);
+}
+
+void kv_add_errors(const float *original, const float *decoded, size_t count, size_t dim, double *error, double *energy) {
+    kv_loops_active()->add_errors(original, decoded, count, dim, error, energy);
+}
+
+uint8_t *kv_pack_group(const uint8_t *codes, size_t rows, size_t columns, int bits, uint8_t *packed) {
+    return kv_loops_active()->pack_group(codes, rows, columns, bits, packed);
+}

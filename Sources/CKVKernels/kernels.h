@@ -49,6 +49,15 @@ typedef struct {
     void (*store_rotated16)(int32_t element_type, const float *values, size_t count, size_t dim, const float *cosines,
                             const float *sines, const kv_rows16 *rows);
     void (*transpose_table)(const float *const *in, size_t rows, size_t columns, float *out, size_t out_stride);
+    void (*flag_unsafe)(kv_head head, size_t tokens, uint8_t *flags);
+    void (*gather_channels)(const float *rows, size_t count, size_t dim, const uint16_t *channels,
+                            size_t channel_count, float *out);
+    void (*column_statistics)(const float *rows, size_t count, size_t dim, float *range, double *variance);
+    void (*count_outliers)(const float *rows, size_t count, size_t dim, float limit, uint32_t *outliers);
+    void (*add_errors)(const float *original, const float *decoded, size_t count, size_t dim, double *error, double *energy);
+    uint8_t *(*pack_group)(const uint8_t *codes, size_t rows, size_t columns, int bits, uint8_t *packed);
+    void (*quantize)(const kv_quantizer *quantizer, const float *values, size_t rows, size_t columns, size_t group,
+                     uint8_t *codes, uint8_t *scales, int32_t *means, int8_t *anchor, uint8_t *steps, void *scratch);
 } kv_loops;
 
 // The build in use: the widest that the processor runs, unless kv_use_instructions chose another.

@@ -61,6 +61,30 @@ import Testing
         }
     }
 
+    @Test(arguments: Profile.all)
+    func encodesTheSameBytes(profile: Profile) throws {
+        var generator = SplitMix64(seed: UInt64(profile.id) + 100)
+        defer { KernelBuild.useBest() }
+        for round in 0..<6 {
+            let keyDim = 2 * Int.random(in: 4...72, using: &generator)
+            var page = OwnedPage.random(
+                heads: Int.random(in: 1...3, using: &generator), tokens: Int.random(in: 5...150, using: &generator),
+                keyDim: keyDim,
+                valueDim: Int.random(in: 1...140, using: &generator), elementType: ElementType.allCases[round % 3],
+                rotary: round % 2 == 0 ? nil : RotaryParameters(theta: 1e4, dim: keyDim), seed: generator.next())
+            page.identity.firstToken = round % 2 == 0 ? 0 : 512
+            var options = EncoderOptions()
+            options.groupSize = [32, 8, 64, 40][round % 4]
+            options.levels = [.centroid, .published, .magnitude][round % 3]
+            options.scaleSearch = [.leastSquares, .clip, .minMax][round / 2]
+            #expect(KernelBuild.portable.use())
+            let expected = try page.encode(profile, options: options).bytes
+            for build in Self.builds where build.use() {
+                #expect(try page.encode(profile, options: options).bytes == expected, "\(profile) \(build) round \(round)")
+            }
+        }
+    }
+
     /// Rows of whole cache lines take a way of their own, past the caches; memory around them must stay as it is.
     @Test(arguments: KernelBuild.allCases, ElementType.allCases)
     func writesWholeLinesAlike(build: KernelBuild, elementType: ElementType) throws {

@@ -101,7 +101,7 @@ void kv_fourier_fill_tables(size_t n, float *tables);
 void kv_fourier_forward(size_t n, const float *tables, float *input, float *output);
 void kv_fourier_inverse(size_t n, const float *tables, float *input, float *output);
 
-// gather.c -------------------------------------------------------------------------------------------------------------------
+// statistics.h, transpose.h --------------------------------------------------------------------------------------------------
 
 // out[row][i] = rows[row][channels[i]].
 void kv_gather_channels(const float *rows, size_t count, size_t dim, const uint16_t *channels, size_t channel_count, float *out);
@@ -168,7 +168,7 @@ size_t kv_quantize_scratch(size_t rows, size_t columns, size_t group);
 void kv_quantize(const kv_quantizer *quantizer, const float *values, size_t rows, size_t columns, size_t group,
                  uint8_t *codes, uint8_t *scales, int32_t *means, int8_t *anchor, uint8_t *steps, void *scratch);
 
-// codes.c --------------------------------------------------------------------------------------------------------------------
+// codes.h, pack.h ------------------------------------------------------------------------------------------------------------
 
 // Packs the codes [rows][columns] of one group: byte row b of column c holds rows b * 8/bits ... of that column, lowest bits
 // first. Returns past the last byte written.

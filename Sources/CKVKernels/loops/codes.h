@@ -176,8 +176,8 @@ __attribute__((always_inline)) static inline void join_strings(int bits, const u
             for (size_t k = 0; k < 4; k++) words[k] = join_whole(packed + (b + 4 * k) * columns, columns);
             // Word k of each token to neighbours of word k + 1, then those pairs to fours: token t's are in vector t % 4.
             for (size_t k = 0; k < 2; k++) {
-                pairs[k] = __builtin_shufflevector(words[2 * k], words[2 * k + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28,
-                                                   13, 29);
+                pairs[k] = __builtin_shufflevector(words[2 * k], words[2 * k + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12,
+                                                   28, 13, 29);
                 pairs[2 + k] = __builtin_shufflevector(words[2 * k], words[2 * k + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27,
                                                        14, 30, 15, 31);
             }

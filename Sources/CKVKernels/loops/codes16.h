@@ -28,7 +28,8 @@ typedef struct {
 } kv_levels;
 
 // The values of one row of a block, whose codes begin at `shift` of the bytes `from`.
-__attribute__((always_inline)) static inline kv_block16 choose(int bits, const uint8_t *from, uint32_t shift, const kv_levels *v) {
+__attribute__((always_inline)) static inline kv_block16 choose(int bits, const uint8_t *from, uint32_t shift,
+                                                               const kv_levels *v) {
 #ifdef KV_HAS_AVX512
     __m256i codes = _mm256_loadu_si256((const __m256i *)from);
     __mmask32 low = _mm256_test_epi8_mask(codes, _mm256_set1_epi8((char)(1u << shift)));
@@ -105,7 +106,8 @@ __attribute__((always_inline)) static inline kv_block16 choose_whole(int bits, c
                                               0x0008000400020001);
         // Bits 16 w ... 16 w + 15 are those of lanes 16 w on.
         __mmask32 is_set = _mm512_test_epi16_mask(_mm512_shuffle_epi8(codes, spread), bit);
-        return (kv_block16)_mm512_mask_mov_epi16(_mm512_set1_epi16((short)levels), is_set, _mm512_set1_epi16((short)(levels >> 16)));
+        __m512i clear = _mm512_set1_epi16((short)levels), set = _mm512_set1_epi16((short)(levels >> 16));
+        return (kv_block16)_mm512_mask_mov_epi16(clear, is_set, set);
     }
     const __m512i spread = _mm512_set_epi64(0x0706070607060706, 0x0706070607060706, 0x0504050405040504, 0x0504050405040504,
                                             0x0302030203020302, 0x0302030203020302, 0x0100010001000100, 0x0100010001000100);

@@ -12,6 +12,9 @@
 #include "fourier.h"
 #include "rotary.h"
 #include "scales.h"
+#include "pack.h"
+#include "quantize.h"
+#include "statistics.h"
 #include "transpose.h"
 
 const kv_loops KV_BUILD = {
@@ -38,5 +41,12 @@ const kv_loops KV_BUILD = {
     .dequantize_along16 = dequantize_along16,
     .dequantize_rotated16 = dequantize_rotated16,
     .store_rotated16 = store_rotated16,
+    .flag_unsafe = flag_unsafe,
+    .gather_channels = gather_channels,
+    .column_statistics = column_statistics,
+    .count_outliers = count_outliers,
+    .add_errors = add_errors,
+    .pack_group = pack_group,
+    .quantize = quantize,
     .transpose_table = transpose_table,
 };

@@ -1,13 +1,9 @@
-// Codes of a few bits in bytes. loops/codes.h has the way back to values.
+// Codes of a few bits into bytes. codes.h has the way back to values.
 //
 // A byte holds consecutive tokens of one channel, and bytes of neighbouring channels are neighbours: expanding a vector of
 // bytes gives vectors of whole rows without any transposition.
 
-#include "kvkernels.h"
-
-#pragma STDC FP_CONTRACT OFF
-
-uint8_t *kv_pack_group(const uint8_t *codes, size_t rows, size_t columns, int bits, uint8_t *restrict packed) {
+static uint8_t *pack_group(const uint8_t *codes, size_t rows, size_t columns, int bits, uint8_t *restrict packed) {
     size_t per_byte = 8 / (size_t)bits;
     for (size_t row = 0; row < rows; row += per_byte) {
         size_t count = rows - row < per_byte ? rows - row : per_byte;
