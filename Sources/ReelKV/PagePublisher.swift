@@ -4,6 +4,9 @@ import LMDB
 /// Makes a writer's pages durable and moves its head: images into the volumes first, then the nodes and the head in one
 /// transaction of the index. A crash between the two leaves bytes that nothing refers to, never a node without its page.
 ///
+/// One batch of pages waits for the disk on another thread while the next one gathers; who adds more waits. `head`, `building` and
+/// `newNodes` belong to that thread until `background` has been waited for.
+///
 /// Does not know tensors or how pages are made.
 final class PagePublisher {
     private struct Pending {
@@ -12,6 +15,14 @@ final class PagePublisher {
         var new: (node: Node, image: EncodedPage)?
         var end: Int
         var tokenCount: Int
+    }
+
+    /// What is published together.
+    private struct Batch {
+        var pages: [Pending] = []
+        var byteCount = 0
+        /// Keeps the last stored page that the pages stand behind from being evicted until the writer's own head holds it.
+        var lease: Lease?
     }
 
     let modelID: UInt32
@@ -27,13 +38,10 @@ final class PagePublisher {
     private var head: Head
     /// Where the index holds `head`; nil before the first flush: what is appended in one go needs no head of its own.
     private var building: BuildingKey?
-    private var pending: [Pending] = []
-    private var pendingBytes = 0
+    private var pending = Batch()
+    private let background = BackgroundWork(label: "reelkv.publish")
     /// What was published and was not stored before.
     private var newNodes: [EvictionMemory.PathNode] = []
-    /// Keeps the last stored page that pending ones stand behind from being evicted until the writer's own head holds it.
-    private var lease: Lease?
-
     /// Published together: a commit waits for the disk, so a few pages share one.
     private static let pendingPagesMax = 16
     private static let pendingBytesMax = 32 << 20
@@ -61,7 +69,7 @@ final class PagePublisher {
                 writerStarted: Platform.processStart(process) ?? 0))
         headKey = HeadKey(tenant: tenant.id, name: name.name)
         do {
-            lease = try store.lease(start)
+            pending.lease = try store.lease(start)
         } catch let error as StoreError where error.code != .pageUnavailable {
             // Without a lease the write goes on, and notices when it is published that pages are gone.
         }
@@ -71,41 +79,55 @@ final class PagePublisher {
 
     /// Takes a new page or piece; it is durable after the next `flush`.
     func add(_ node: Node, hash: Digest, image: EncodedPage, tokenCount: Int) throws {
-        pending.append(Pending(hash: hash, new: (node, image), end: Int(node.record.end), tokenCount: tokenCount))
-        pendingBytes += image.count
-        if pending.count >= Self.pendingPagesMax || pendingBytes >= Self.pendingBytesMax { try flush() }
+        pending.pages.append(Pending(hash: hash, new: (node, image), end: Int(node.record.end), tokenCount: tokenCount))
+        pending.byteCount += image.count
+        if pending.pages.count >= Self.pendingPagesMax || pending.byteCount >= Self.pendingBytesMax { try beginFlush() }
     }
 
     /// Takes a page or piece that is stored already.
     ///
     /// - Parameter lease: taken before it was looked up.
     func adopt(_ hash: Digest, end: Int, tokenCount: Int, lease: Lease?) throws {
-        self.lease = lease ?? self.lease
-        pending.append(Pending(hash: hash, new: nil, end: end, tokenCount: tokenCount))
-        if pending.count >= Self.pendingPagesMax { try flush() }
+        pending.lease = lease ?? pending.lease
+        pending.pages.append(Pending(hash: hash, new: nil, end: end, tokenCount: tokenCount))
+        if pending.pages.count >= Self.pendingPagesMax { try beginFlush() }
     }
 
     /// Makes what was added durable, and holds it by the writer's own head.
     func flush() throws {
-        guard !pending.isEmpty else { return }
-        try publishPending { moved, _, transaction in
-            let key = try building ?? BuildingKey(writer: store.index.takeID(\.nextWriterId, in: transaction), head: headKey)
-            try store.index.moveBuilding(key, to: moved, in: transaction)
-            return key
-        }
+        try beginFlush()
+        try background.wait()
     }
 
-    /// Puts the pending images into the volumes, then, in one transaction of the index, publishes their nodes and lets `moveHead` refer
+    /// Begins to make what was added durable, once what was added before is.
+    private func beginFlush() throws {
+        guard !pending.pages.isEmpty else { return }
+        let batch = pending
+        try background.begin {
+            try self.publish(batch) { moved, _, transaction in
+                let key =
+                    try self.building
+                    ?? BuildingKey(writer: self.store.index.takeID(\.nextWriterId, in: transaction), head: self.headKey)
+                try self.store.index.moveBuilding(key, to: moved, in: transaction)
+                return key
+            }
+        }
+        pending = Batch()
+    }
+
+    /// Puts a batch's images into the volumes, then, in one transaction of the index, publishes their nodes and lets `moveHead` refer
     /// to the last of them.
-    private func publishPending(
-        stateBytes: Int = 0, _ moveHead: (_ moved: Head, _ newNodes: Int, borrowing WriteTransaction) throws -> BuildingKey?
+    private func publish(
+        _ batch: Batch, stateBytes: Int = 0,
+        _ moveHead: (_ moved: Head, _ newNodes: Int, borrowing WriteTransaction) throws -> BuildingKey?
     ) throws {
-        let new = pending.compactMap { page in page.new.map { (hash: page.hash, node: $0.node, image: $0.image) } }
+        defer { withExtendedLifetime(batch.lease) {} }
+        let new = batch.pages.compactMap { page in page.new.map { (hash: page.hash, node: $0.node, image: $0.image) } }
         let locations = try store.append(
             new.map(\.image), ofTenant: tenantID, named: name.tenant, indexBytes: stateBytes)
         defer { store.volumes.settle(locations) }
         var moved = head
-        if let last = pending.last {
+        if let last = batch.pages.last {
             moved.record.tip = last.hash
             moved.record.tipEnd = UInt32(last.end)
             moved.record.tokenCount = UInt64(last.tokenCount)
@@ -135,9 +157,6 @@ final class PagePublisher {
         newNodes += published
         head = moved
         building = key
-        pending = []
-        pendingBytes = 0
-        lease = nil
     }
 
     /// A model or tenant may have been removed since the write began, and even made anew, with another id.
@@ -161,7 +180,9 @@ final class PagePublisher {
             throw StoreError(.invalidArgument, "engine state has at most \(Self.engineStateBytesMax) bytes")
         }
         var access: UInt64?
-        try publishPending(stateBytes: engineState?.count ?? 0) { moved, newNodes, transaction in
+        try background.wait()
+        defer { pending = Batch() }
+        try publish(pending, stateBytes: engineState?.count ?? 0) { moved, newNodes, transaction in
             let previous = try store.index.head(name.kind, headKey, in: transaction)
             try checkUnchanged(previous, tip: moved)
             if let engineState { try keep(engineState, after: moved, in: transaction) }
@@ -241,7 +262,8 @@ final class PagePublisher {
 
     /// Lets go of the unfinished head without deleting anything: a later write of the name finds its pages, and then removes it.
     func release() {
-        lease = nil
+        pending = Batch()
+        try? background.wait()
         guard let building else { return }
         var orphan = head
         orphan.record.writerProcess = 0
@@ -252,7 +274,8 @@ final class PagePublisher {
 
     /// Removes the unfinished head, and the pages that nothing else shares.
     func remove() {
-        lease = nil
+        pending = Batch()
+        try? background.wait()
         guard let building else { return }
         try? store.write { try store.index.moveBuilding(building, to: nil, in: $0) }
         try? store.removeDeadVolumes()
