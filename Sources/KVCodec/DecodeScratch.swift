@@ -29,6 +29,9 @@ public final class DecodeScratch {
         return UnsafeMutableRawBufferPointer(rebasing: buffers[slot.rawValue][..<byteCount])
     }
 
+    /// The memory that it holds.
+    package var byteCount: Int { buffers.reduce(rotary.byteCount) { $0 + $1.count } }
+
     func floats(_ slot: Slot, _ count: Int) -> UnsafeMutablePointer<Float> {
         bytes(slot, count * 4).baseAddress.unsafelyUnwrapped.assumingMemoryBound(to: Float.self)
     }

@@ -112,6 +112,15 @@ public struct PageImage: @unchecked Sendable {
         }
     }
 
+    /// The bytes that decoding some layers reads: their sections, and what lies between them.
+    package func bytes(ofLayers wanted: Range<Int>) -> UnsafeRawBufferPointer {
+        let sections = layers[wanted.clamped(to: layers.indices)].compactMap { $0?.byteRange }
+        guard let start = sections.map(\.lowerBound).min(), let end = sections.map(\.upperBound).max() else {
+            return UnsafeRawBufferPointer(start: nil, count: 0)
+        }
+        return UnsafeRawBufferPointer(rebasing: bytes[start..<end])
+    }
+
     // MARK: - Decoding
 
     /// Decodes some tokens of one layer into the caller's memory.

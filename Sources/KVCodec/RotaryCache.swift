@@ -16,6 +16,8 @@ struct RotaryCache {
     private var entries: [Entry] = []
     private var floats = 0
 
+    var byteCount: Int { 4 * floats }
+
     mutating func table(_ parameters: RotaryParameters, positions: PagePositions, tokens: Range<Int>) -> RotaryTable {
         for entry in entries
         where entry.tokens == tokens && entry.positions == positions && entry.table.parameters == parameters {

@@ -28,9 +28,25 @@ extension Environment {
     /// Touching cold pages one by one costs a disk access each; asking for the whole range ahead lets the system read it in large
     /// pieces while the caller does other work. It is advice: it changes nothing that can be seen, and failing is not an error.
     public static func adviseWillNeed(_ bytes: UnsafeRawBufferPointer) {
-        guard let base = bytes.baseAddress, !bytes.isEmpty else { return }
+        guard let pages = systemPages(under: bytes) else { return }
+        _ = madvise(pages.start, pages.length, MADV_WILLNEED)
+    }
+
+    /// Whether all the pages under `bytes`, a stretch of a stored value, are in memory. Where the system does not tell, they are not.
+    public static func isInMemory(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        guard let pages = systemPages(under: bytes) else { return true }
+        let count = pages.length / systemPageSize
+        return withUnsafeTemporaryAllocation(of: UInt8.self, capacity: count) { resident in
+            mincore(pages.start, pages.length, resident.baseAddress) == 0 && resident.allSatisfy { $0 & 1 == 1 }
+        }
+    }
+
+    private static func systemPages(
+        under bytes: UnsafeRawBufferPointer
+    ) -> (start: UnsafeMutableRawPointer, length: Int)? {
+        guard let base = bytes.baseAddress, !bytes.isEmpty else { return nil }
         let offset = Int(bitPattern: base) & (systemPageSize - 1)
         let length = (offset + bytes.count + systemPageSize - 1) & ~(systemPageSize - 1)
-        _ = madvise(UnsafeMutableRawPointer(mutating: base - offset), length, MADV_WILLNEED)
+        return (UnsafeMutableRawPointer(mutating: base - offset), length)
     }
 }

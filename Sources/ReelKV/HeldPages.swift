@@ -84,12 +84,14 @@ extension Store {
 
     /// Calls `body` with a held page's parsed image. An image that is damaged, or not where the index says, is quarantined: it counts
     /// as absent from then on, so that no match offers it again and a new write stores it anew.
-    func withImage<R>(of page: HeldPage, _ body: (PageImage) throws -> R) throws -> R {
+    ///
+    /// - Parameter readsAhead: whether `body` reads all of the image.
+    func withImage<R>(of page: HeldPage, readsAhead: Bool = true, _ body: (PageImage) throws -> R) throws -> R {
         let segment = page.segment
         let problem: String
         do {
             let result = try StoreError.translating {
-                try page.volume.withImage(segment.encoding.pageId) { bytes in
+                try page.volume.withImage(segment.encoding.pageId, readsAhead: readsAhead) { bytes in
                     let image = try page.memo.parse(bytes)
                     // the chain hash names all of it, but a first token that is off would turn the keys by wrong angles
                     guard image.identity.chainHash == segment.hash,

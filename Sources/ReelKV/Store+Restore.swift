@@ -72,18 +72,50 @@ extension Store {
             return
         }
         let threads = threads ?? Platform.processorCount
+        let reading = BackgroundWork(label: "reelkv.read-ahead")
+        defer { try? reading.wait() }
+        try readAhead(pages, layers: layers, threads: threads, reading)
         let order = LayerOrder(layers: layers, parts: pages.count)
-        let scratches = (0..<max(1, threads)).map { _ in DecodeScratch() }
-        try Parallel.forEach(layers.count * pages.count, threads: threads) { item, worker in
-            let (layerIndex, pageIndex) = item.quotientAndRemainder(dividingBy: pages.count)
-            let part = pages[pageIndex].segment.range.clamped(to: tokens)
-            let first = try decode(
-                pages[pageIndex], layer: layers.lowerBound + layerIndex, tokens: part,
-                into: try destinations[layerIndex].tokens(
-                    part.lowerBound - tokens.lowerBound..<part.upperBound - tokens.lowerBound),
-                scratch: scratches[worker])
-            try order.finish(
-                layerIndex, firstToken: first == part.lowerBound ? 0 : first - tokens.lowerBound, report: onLayer)
+        try ScratchPool.withScratches(max(1, threads)) { scratches in
+            try Parallel.forEach(layers.count * pages.count, threads: threads) { item, worker in
+                let (layerIndex, pageIndex) = item.quotientAndRemainder(dividingBy: pages.count)
+                let part = pages[pageIndex].segment.range.clamped(to: tokens)
+                let first = try decode(
+                    pages[pageIndex], layer: layers.lowerBound + layerIndex, tokens: part,
+                    into: try destinations[layerIndex].tokens(
+                        part.lowerBound - tokens.lowerBound..<part.upperBound - tokens.lowerBound),
+                    scratch: scratches[worker])
+                try order.finish(
+                    layerIndex, firstToken: first == part.lowerBound ? 0 : first - tokens.lowerBound, report: onLayer)
+            }
+        }
+    }
+
+    /// Layers that are asked for together: enough for a disk to read in one go, few enough that the first are not behind the others.
+    private static var layersAhead: Int { 4 }
+
+    /// Has the disk begin to read what is not in memory, in the order in which it will be decoded.
+    private func readAhead(_ pages: [HeldPage], layers: Range<Int>, threads: Int, _ reading: BackgroundWork) throws {
+        let isInMemory = { (page: HeldPage, layers: Range<Int>) in
+            try self.withImage(of: page, readsAhead: false) { Environment.isInMemory($0.bytes(ofLayers: layers)) }
+        }
+        let ask = { (page: HeldPage, first: Int) in
+            let some = first..<min(first + Self.layersAhead, layers.upperBound)
+            try self.withImage(of: page, readsAhead: false) { Environment.adviseWillNeed($0.bytes(ofLayers: some)) }
+        }
+        var begun = layers.lowerBound
+        // Mostly all pages are in memory, or none.
+        if try !isInMemory(pages[0], layers) {
+            for page in pages { try? page.volume.readAheadOfPrologue(page.segment.encoding.pageId) }
+            try Parallel.forEach(pages.count, threads: threads) { page, _ in try ask(pages[page], begun) }
+            begun += Self.layersAhead
+        }
+        // Asking takes time too: for what is needed later it is done while the first layers are decoded.
+        try reading.begin {
+            let cold = try pages.filter { try !isInMemory($0, layers) }
+            for first in stride(from: begun, to: layers.upperBound, by: Self.layersAhead) {
+                for page in cold { try ask(page, first) }
+            }
         }
     }
 
@@ -113,7 +145,7 @@ extension Store {
     ) throws -> Int {
         let segment = page.segment
         let nodeStart = segment.pageFirstToken + segment.nodeTokens.lowerBound
-        return try withImage(of: page) { image in
+        return try withImage(of: page, readsAhead: false) { image in
             // a sliding-window layer may hold none of the page, or only its last tokens
             let held = image.layers.indices.contains(layer) ? image.layers[layer]?.tokens.lowerBound : nil
             let first = held.map { min(max(tokens.lowerBound, nodeStart + $0), tokens.upperBound) } ?? tokens.upperBound

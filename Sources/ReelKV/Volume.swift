@@ -29,6 +29,8 @@ final class Volume: Sendable {
         var configuration = Environment.Configuration()
         configuration.mapSize = bytesMax
         configuration.growsMap = false
+        // Who reads knows what comes next, and asks for that: a layer of one page, then of the next, lie far apart.
+        configuration.readAhead = false
         switch mode {
         case .writer:
             break
@@ -68,15 +70,35 @@ final class Volume: Sendable {
     }
 
     /// Calls `body` with a page image; nil when the volume does not hold the page. The bytes are valid only inside `body`.
-    func withImage<R>(_ page: UInt64, _ body: (UnsafeRawBufferPointer) throws -> R) throws -> R? {
+    ///
+    /// - Parameter readsAhead: whether all of the image is wanted, so that the disk is asked for all of it at once.
+    func withImage<R>(
+        _ page: UInt64, readsAhead: Bool = true, _ body: (UnsafeRawBufferPointer) throws -> R
+    ) throws -> R? {
         guard page != Self.headerPage else { return nil }
-        return try environment.read { try pages.withValue(page, in: $0, body) }
+        return try environment.read { transaction in
+            try pages.withValue(page, in: transaction) { bytes in
+                if readsAhead { Environment.adviseWillNeed(bytes) }
+                return try body(bytes)
+            }
+        }
     }
+
+    /// Has the disk begin to read the beginning of a page image, up to its sections.
+    func readAheadOfPrologue(_ page: UInt64) throws {
+        _ = try withImage(page, readsAhead: false) { bytes in
+            Environment.adviseWillNeed(UnsafeRawBufferPointer(rebasing: bytes.prefix(Self.prologueBytes)))
+        }
+    }
+
+    /// About as long as prologues are: 28 layers and 256 tokens take 6 KB.
+    private static let prologueBytes = 16 << 10
 
     /// Calls `body` with every page's id and image, in rising order.
     func forEachImage(_ body: (UInt64, UnsafeRawBufferPointer) throws -> Void) throws {
         try environment.read { transaction in
             try pages.forEachRaw(in: .after(Self.headerPage), in: transaction) { key, value in
+                Environment.adviseWillNeed(value)
                 try body(UInt64(bigEndian: key.loadUnaligned(as: UInt64.self)), value)
                 return .continue
             }
