@@ -21,12 +21,10 @@ final class Compressor {
 
     deinit { ZSTD_freeCCtx(context) }
 
-    /// A stream is compressed when that saves at least this share of it, one in so many bytes. A byte saved is a byte less to read, but
-    /// all bytes must then be decompressed: with less saved, reading a stream as it is takes less time even from a slow disk.
-    private static let savedShare = 5
-
-    /// Appends `bytes` to `output`, compressed if that makes them smaller by enough.
-    func append(_ bytes: UnsafeRawBufferPointer, to output: inout [UInt8]) -> StreamEncoding {
+    /// Appends `bytes` to `output`, compressed if that makes them smaller by enough. A byte saved is a byte less to read, but all bytes
+    /// must then be decompressed: with less saved, reading a stream as it is takes less time even from a slow disk.
+    /// - Parameter savedShare: what must be saved: one in so many bytes.
+    func append(_ bytes: UnsafeRawBufferPointer, to output: inout [UInt8], savedShare: Int = 5) -> StreamEncoding {
         let start = output.count
         let bound = ZSTD_compressBound(bytes.count)
         output.append(contentsOf: repeatElement(0, count: bound))
@@ -34,7 +32,7 @@ final class Compressor {
             ZSTD_compress2(context, all.baseAddress.map { $0 + start }, bound, bytes.baseAddress, bytes.count)
         }
         output.removeLast(bound - (ZSTD_isError(size) == 0 ? min(size, bound) : 0))
-        if ZSTD_isError(size) == 0, size <= bytes.count - bytes.count / Self.savedShare, size < bytes.count { return .zstd }
+        if ZSTD_isError(size) == 0, size <= bytes.count - bytes.count / savedShare, size < bytes.count { return .zstd }
         output.removeLast(output.count - start)
         output.append(contentsOf: bytes)
         return .raw

@@ -30,8 +30,13 @@ struct SectionBuilder {
             return
         }
         let start = data.count
-        let encoding = compressor.append(bytes, to: &data)
+        let encoding = compressor.append(bytes, to: &data, savedShare: savedShare(kind))
         add(kind, encoding, plane: plane, data.count - start)
+    }
+
+    /// Uniform codes are most of a restore's bytes, and the fastest to decode: more must be saved to make up for it.
+    private func savedShare(_ kind: StreamKind) -> Int {
+        kind == .codes && parts.last?.scheme == Scheme.uniform.rawValue ? 3 : 5
     }
 
     /// Metadata compresses well and comes in many small streams.

@@ -122,6 +122,8 @@ extension Store {
     /// Reads `tokens` (counted from the page's first) of all layers of a segment into staging memory.
     func restore(_ segment: PageSegment, tokens: Range<Int>, into staging: PageStaging) throws {
         let page = try hold(segment)
+        // Asks the disk for all of it: every layer is read.
+        try withImage(of: page) { _ in }
         let scratch = DecodeScratch()
         let range = segment.pageFirstToken + tokens.lowerBound..<segment.pageFirstToken + tokens.upperBound
         for layer in 0..<staging.layerCount {

@@ -1,16 +1,32 @@
 import ArgumentParser
 import KVCodec
 import ReelKV
+import Rendering
 
 /// The longest prefix of a query among very many stored pages. Index only: the pages have no images.
 struct PrefixBenchmark: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "prefix",
-        abstract: "Times the longest-prefix look-up of a 6,000-token query among 1,000,000 stored pages (index only).")
+        abstract: "Times the longest-prefix look-up of a query of 25 pages among 1,000,000 stored pages (index only).")
 
     @Option(help: "Pages in the index.") var pages = 1_000_000
-    @Option(help: "Tokens of a query.") var queryTokens = 6_000
+    @Option(help: "Tokens of a query; a page has 256.") var queryTokens = 6_400
     @Option(help: "Look-ups to time.") var lookups = 2_000
+    @Flag(help: "Print JSON.") var json = false
+
+    private struct Row: Encodable {
+        var pages: Int
+        var queryTokens: Int
+        var medianSeconds: Double
+        var p99Seconds: Double
+
+        enum CodingKeys: String, CodingKey {
+            case pages
+            case queryTokens = "query_tokens"
+            case medianSeconds = "median_seconds"
+            case p99Seconds = "p99_seconds"
+        }
+    }
 
     private static let pagesPerSequence = 25
     private static let pageTokens = 256
@@ -25,7 +41,7 @@ struct PrefixBenchmark: ParsableCommand {
                 layers: [LayerGeometry(keyValueHeads: 1, keyDim: 64, valueDim: 64)]))
         let sequences = max(1, pages / Self.pagesPerSequence)
         let fill = try ContinuousClock().measure { try enter(sequences, into: store) }
-        print("entered \(sequences * Self.pagesPerSequence) pages of \(sequences) sequences in \(fill.formatted)")
+        if !json { print("entered \(sequences * Self.pagesPerSequence) pages of \(sequences) sequences in \(fill.formatted)") }
 
         var random = SplitMix64(seed: 42)
         var times: [Duration] = []
@@ -41,6 +57,13 @@ struct PrefixBenchmark: ParsableCommand {
         }
         guard matched == queryTokens else { throw ValidationError("matched \(matched) of \(queryTokens) tokens") }
         times.sort()
+        if json {
+            let row = Row(
+                pages: sequences * Self.pagesPerSequence, queryTokens: queryTokens,
+                medianSeconds: times[times.count / 2].seconds, p99Seconds: times[times.count * 99 / 100].seconds)
+            print(try JSONOutput.text(row, pretty: true))
+            return
+        }
         print("longest prefix of \(queryTokens) tokens, all matched, \(lookups) look-ups:")
         print("  median \(times[times.count / 2].formatted), p99 \(times[times.count * 99 / 100].formatted)")
     }

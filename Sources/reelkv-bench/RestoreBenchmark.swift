@@ -3,15 +3,49 @@ import KVCodec
 import ReelKV
 import Rendering
 
-/// A warm restore of a stored prefix into memory, beside a copy of as many bytes by as many threads.
+/// A restore of a stored prefix into memory, beside a copy of as many bytes by as many threads.
 struct RestoreBenchmark: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "restore",
-        abstract: "Times warm restores of a 28-layer, 4-head, 128-dim prefix, and the time to its first layer.")
+        abstract: "Times restores of a 28-layer, 4-head, 128-dim prefix, and the time to its first layer.",
+        discussion: """
+            Memory is what the process has for itself (RssAnon) after the restores, beyond what it had before them with the \
+            target allocated and written: what is mapped of the store's files is the page cache's.
+            """)
 
     @Option(help: "Tokens of the prefix.") var tokens = 2_048
     @Option(help: "Restores to time; the median is printed.") var runs = 7
     @Option(help: "Only these profiles.") var profile = ["exact", "int8", "int4", "kivi-2", "vidkv-2-2", "vidkv-1.5-1.58"]
+    @Flag(help: "Open the store anew for each restore, out of the page cache.") var cold = false
+    @Flag(help: "Print JSON.") var json = false
+
+    private struct Times {
+        var whole: Double
+        var first: Double
+        var copy: Double
+    }
+
+    private struct Row: Encodable {
+        var profile: String
+        var tokens: Int
+        var decodedBytes: Int
+        var storedBytes: Int
+        var restoreSeconds: Double
+        var firstLayerSeconds: Double
+        var memcpySeconds: Double
+        var privateBytes: Int?
+        var cold: ColdFiles.Way?
+
+        enum CodingKeys: String, CodingKey {
+            case profile, tokens, cold
+            case decodedBytes = "decoded_bytes"
+            case storedBytes = "stored_bytes"
+            case restoreSeconds = "restore_seconds"
+            case firstLayerSeconds = "first_layer_seconds"
+            case memcpySeconds = "memcpy_seconds"
+            case privateBytes = "private_bytes"
+        }
+    }
 
     func run() throws {
         let stream = SyntheticStream(chunk: 512)
@@ -20,29 +54,59 @@ struct RestoreBenchmark: ParsableCommand {
         let target = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes, alignment: 64)
         target.initializeMemory(as: UInt8.self, repeating: 1)
         defer { target.deallocate() }
+        let rows = try profile.map { try measure($0, stream, target) }
+        if json { print(try JSONOutput.text(rows, pretty: true)) } else { show(rows, bytes: bytes) }
+    }
+
+    private func show(_ rows: [Row], bytes: Int) {
         var table = TextTable(
-            .left("profile"), .right("restore"), .right("GB/s"), .right("of memcpy"), .right("first layer"))
-        for name in profile {
-            let folder = try TemporaryFolder()
-            defer { folder.remove() }
-            let store = try Store.create(at: folder.path + "/store")
-            try store.addModel(SyntheticStream.model)
-            try stream.write(tokens, to: store, as: .video("v"), profile: try .named(name))
-            let prefix = try store.prefix(of: .video("v"))
-            let times = try (0..<runs).map { _ in try measure(store, prefix, target) }
-            let whole = median(times.map(\.whole))
-            let copy = median(times.map(\.copy))
+            .left("profile"), .right("restore"), .right("GB/s"), .right("of memcpy"), .right("first layer"), .right("memory"))
+        for row in rows {
             table.append(
-                name, "\(rounded(whole * 1e3)) ms", rounded(Double(bytes) / whole / 1e9), rounded(copy / whole),
-                "\(rounded(median(times.map(\.first)) * 1e3)) ms")
+                row.profile, "\(rounded(row.restoreSeconds * 1e3)) ms", rounded(Double(bytes) / row.restoreSeconds / 1e9),
+                rounded(row.memcpySeconds / row.restoreSeconds), "\(rounded(row.firstLayerSeconds * 1e3)) ms",
+                row.privateBytes.map { "\(rounded(Double($0) / 1e6)) MB" } ?? "")
         }
-        print("\(tokens) tokens, \(rounded(Double(bytes) / 1e6)) MB decoded to bf16, warm, medians of \(runs):")
+        let state = cold ? "cold (\(rows.first?.cold?.rawValue ?? ""))" : "warm"
+        print("\(tokens) tokens, \(rounded(Double(bytes) / 1e6)) MB decoded to bf16, \(state), medians of \(runs):")
         print(table.text())
     }
 
-    private func measure(
-        _ store: Store, _ prefix: StoredPrefix, _ target: UnsafeMutableRawBufferPointer
-    ) throws -> (whole: Double, first: Double, copy: Double) {
+    private func measure(_ name: String, _ stream: SyntheticStream, _ target: UnsafeMutableRawBufferPointer) throws -> Row {
+        let folder = try TemporaryFolder()
+        defer { folder.remove() }
+        let path = folder.path + "/store"
+        try write(stream, to: path, profile: try .named(name))
+        let before = privateResidentBytes()
+        var row = Row(
+            profile: name, tokens: tokens, decodedBytes: target.count, storedBytes: 0, restoreSeconds: 0, firstLayerSeconds: 0,
+            memcpySeconds: 0)
+        var times: [Times] = []
+        var open: Store?
+        for _ in 0..<runs {
+            if cold {
+                open = nil
+                row.cold = ColdFiles.evict(under: path)
+            }
+            let store = try open ?? Store(opening: path)
+            open = store
+            times.append(try restore(try store.prefix(of: .video("v")), of: store, to: target))
+            row.storedBytes = try store.statistics().storedBytes
+        }
+        row.privateBytes = privateResidentBytes().flatMap { after in before.map { max(0, after - $0) } }
+        row.restoreSeconds = median(times.map(\.whole))
+        row.firstLayerSeconds = median(times.map(\.first))
+        row.memcpySeconds = median(times.map(\.copy))
+        return row
+    }
+
+    private func write(_ stream: SyntheticStream, to path: String, profile: Profile) throws {
+        let store = try Store.create(at: path)
+        try store.addModel(SyntheticStream.model)
+        try stream.write(tokens, to: store, as: .video("v"), profile: profile)
+    }
+
+    private func restore(_ prefix: StoredPrefix, of store: Store, to target: UnsafeMutableRawBufferPointer) throws -> Times {
         let clock = ContinuousClock()
         let start = clock.now
         var first: Duration?
@@ -59,6 +123,6 @@ struct RestoreBenchmark: ParsableCommand {
         }
         let whole = clock.now - start
         let copy = clock.measure { copyInParallel(target) }
-        return (whole.seconds, (first ?? whole).seconds, copy.seconds)
+        return Times(whole: whole.seconds, first: (first ?? whole).seconds, copy: copy.seconds)
     }
 }

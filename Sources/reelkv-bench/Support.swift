@@ -62,6 +62,19 @@ func peakResidentBytes() -> Int {
     #endif
 }
 
+/// The memory that this process has for itself now, in bytes; nil where the system does not tell.
+func privateResidentBytes() -> Int? {
+    guard let file = fopen("/proc/self/status", "r") else { return nil }
+    defer { fclose(file) }
+    var line = [CChar](repeating: 0, count: 256)
+    while fgets(&line, Int32(line.count), file) != nil {
+        let words = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self).split(separator: "\t")
+        guard words.first == "RssAnon:", let kilobytes = words.last?.split(separator: " ").first else { continue }
+        return Int(kilobytes).map { $0 * 1024 }
+    }
+    return nil
+}
+
 func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
 
 /// Copies the first half of the memory over the second and back, on all cores: as many bytes written as it has.

@@ -1,6 +1,7 @@
 import ArgumentParser
 import KVCodec
 import ReelKV
+import Rendering
 
 /// A long stream, as a prefill would hand it over: how fast it is stored, and in how much memory.
 struct WriteBenchmark: ParsableCommand {
@@ -11,6 +12,25 @@ struct WriteBenchmark: ParsableCommand {
     @Option(help: "Tokens to write.") var tokens = 100_000
     @Option(help: "Tokens per append.") var chunk = 512
     @Option(help: "The profile to write with.") var profile = "vidkv-1.5-1.58"
+    @Flag(help: "Print JSON.") var json = false
+
+    private struct Row: Encodable {
+        var profile: String
+        var tokens: Int
+        var inputBytes: Int
+        var storedBytes: Int
+        var seconds: Double
+        var peakResidentBytes: Int
+        var inputChunkBytes: Int
+
+        enum CodingKeys: String, CodingKey {
+            case profile, tokens, seconds
+            case inputBytes = "input_bytes"
+            case storedBytes = "stored_bytes"
+            case peakResidentBytes = "peak_resident_bytes"
+            case inputChunkBytes = "input_chunk_bytes"
+        }
+    }
 
     func run() throws {
         let profile = try Profile.named(profile)
@@ -23,14 +43,20 @@ struct WriteBenchmark: ParsableCommand {
         let seconds = try ContinuousClock().measure {
             try stream.write(tokens, to: store, as: .video("stream"), profile: profile)
         }.seconds
-        let bytes = Double(tokens * SyntheticStream.model.exactBytesPerToken)
-        let statistics = try store.statistics()
+        let row = Row(
+            profile: profile.name, tokens: tokens, inputBytes: tokens * SyntheticStream.model.exactBytesPerToken,
+            storedBytes: try store.statistics().storedBytes, seconds: seconds, peakResidentBytes: peakResidentBytes(),
+            inputChunkBytes: stream.byteCount)
+        if json { print(try JSONOutput.text(row, pretty: true)) } else { show(row) }
+    }
+
+    private func show(_ row: Row) {
         let megabytes = { (count: Int) in rounded(Double(count) / 1e6) }
-        print("\(tokens) tokens, \(rounded(bytes / 1e9)) GB of bf16, profile \(profile.name):")
-        print("  \(rounded(seconds)) s, \(rounded(bytes / 1e6 / seconds)) MB/s of input, durable")
+        print("\(row.tokens) tokens, \(rounded(Double(row.inputBytes) / 1e9)) GB of bf16, profile \(row.profile):")
+        print("  \(rounded(row.seconds)) s, \(rounded(Double(row.inputBytes) / 1e6 / row.seconds)) MB/s of input, durable")
         print(
-            "  peak resident memory \(megabytes(peakResidentBytes())) MB, of which \(megabytes(stream.byteCount)) MB are the input chunk"
+            "  peak resident memory \(megabytes(row.peakResidentBytes)) MB, of which \(megabytes(row.inputChunkBytes)) MB are the input chunk"
         )
-        print("  stored \(megabytes(statistics.storedBytes)) MB (random input: no figure of compression)")
+        print("  stored \(megabytes(row.storedBytes)) MB")
     }
 }

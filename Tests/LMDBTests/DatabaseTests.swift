@@ -74,6 +74,8 @@ struct DatabaseTests {
             #expect(isSame == true)
             let value = try #require(try database.unsafeValue(1, in: transaction))
             Environment.adviseWillNeed(value)
+            // It was written a moment ago.
+            #expect(Environment.isInMemory(value) && Environment.isInMemory(UnsafeRawBufferPointer(start: nil, count: 0)))
             #expect(value.elementsEqual(bytes))
         }
     }

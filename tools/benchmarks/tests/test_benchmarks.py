@@ -1,0 +1,69 @@
+"""The parts of the benchmarks that can be wrong without a machine being slow."""
+
+import sys
+import xml.etree.ElementTree
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
+
+from benchmarks import published, report  # noqa: E402
+from benchmarks.product import PROFILES  # noqa: E402
+from benchmarks.rounds import Measurements  # noqa: E402
+
+
+@pytest.fixture
+def measured() -> Measurements:
+    measured = Measurements()
+    for seconds in (1.0, 3.0, 2.0):
+        measured.add("memcpy", seconds, 10)
+        for profile in PROFILES:
+            measured.add(f"restore {profile} warm", 2 * seconds, 10)
+            measured.add(f"restore {profile} warm, of memcpy", 0.5)
+            measured.add(f"restore {profile} warm, first layer of the whole", 1 / 20)
+        measured.add("restore vidkv-1.5-1.58 cold", seconds, 10)
+        measured.add("safetensors load cold", 6 * seconds, 10)
+        measured.add("write vidkv-1.5-1.58", seconds, 10)
+        measured.add("safetensors save + fsync", seconds, 10)
+    measured.add("longest prefix, median", 29e-6)
+    measured.add("longest prefix, p99", 101e-6)
+    return measured
+
+
+def test_rows_tell_what_was_reached(measured):
+    reached = {row["what"]: row["reached"] for row in report.asked_rows(measured)}
+    assert not reached["warm restore, vidkv-2-2, of memcpy"] and reached["warm restore, vidkv-1.5-1.58, of memcpy"]
+    assert reached["cold restore, vidkv-1.5-1.58, against cold safetensors"]
+    assert not reached["durable write, vidkv-1.5-1.58, against safetensors + fsync"]
+    assert reached["longest prefix, 25 of 1,000,000 pages, median"] and not reached["longest prefix, 25 of 1,000,000 pages, p99"]
+
+
+def test_the_report_is_a_table_and_plots(measured, tmp_path):
+    profiles = [
+        {"file": "video.safetensors", "name": name, "bits_per_element": bits, "attention_error": error}
+        for name, bits, error in (("int4", 4.5, 0.02), ("vidkv-2-2", 2.4, 0.1), ("exact", 10.7, 0.0))
+    ]
+    results = {"rows": report.asked_rows(measured), "measured": measured.summary(), "notes": ["a note"], "profiles": profiles}
+    assert "memcpy" in report.text(results) and "a note" in report.text(results)
+    for path in report.plots(results, tmp_path):
+        assert xml.etree.ElementTree.parse(path).getroot().tag.endswith("svg")
+
+
+@pytest.mark.parametrize(
+    ("encode", "decode", "expected"),
+    [(published.two_bit, published.from_two_bit, 0.154), (published.one_bit, published.from_one_bit, 0.676)],
+)
+def test_the_published_arithmetic_has_its_known_errors(encode, decode, expected):
+    """NMSE on Gaussian values in groups of 32."""
+    x = torch.randn(4, 4096, 128, generator=torch.Generator().manual_seed(1))
+    error = ((decode(*encode(x)) - x) ** 2).sum() / (x**2).sum()
+    assert abs(float(error) - expected) < 0.02 * expected
+
+
+def test_keys_of_a_constant_come_back():
+    x = torch.full((1, 32, 128), 3.0)
+    assert torch.isfinite(published.decode_key(published.encode_key(x), x.shape)).all()
