@@ -1,0 +1,393 @@
+"""Stores: folders that keep caches."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+from . import _abi
+from ._handles import Handle
+from ._library import encoded, library, unsigned
+from .errors import InvalidArgument
+from .match import Accepting, Match, native_acceptance
+from .model import LayerShape, Model, StoredModel, name_of
+from .sequences import Session, Video
+from .tokens import Tokens, TokensLike
+from .writer import DEFAULT_PROFILE, Writer, open_writer
+
+Path = str | os.PathLike[str]
+ModelLike = Model | StoredModel | str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What bounds a store, for every process that uses it. None: no bound."""
+
+    quota_bytes: int | None
+    """Of all files together."""
+    free_bytes_min: int | None
+    """What the file system must keep free."""
+    unused_seconds_max: int | None
+    """After which an unused page is dropped."""
+    policy: str
+    """In which order pages are evicted: "adaptive", "lru", "lfu", "cost" or "fifo"."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something in a store that is not as it should be."""
+
+    kind: str
+    subject: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a check of a whole store found."""
+
+    is_sound: bool
+    pages: int
+    problems: tuple[Problem, ...]
+
+
+class Store:
+    """A folder that keeps caches. Any number of threads and processes may use it at once; each process opens it for itself, after fork() too.
+
+    Close it, or use it in `with`. Matches, restores and writers that are open then can still be used, but no new ones made.
+
+    Functions that take a model take its name, too; `tenant` is None for the default one.
+    """
+
+    def __init__(self, path: Path, read_only: bool = False):
+        """Opens a store.
+
+        Args:
+            read_only: nothing in the folder is changed, and uses are not counted.
+
+        Raises:
+            NotAStore: there is none.
+            NewerFormat: a newer version wrote it.
+        """
+        self._open(path, _abi.OPEN_READ_ONLY if read_only else 0)
+
+    @classmethod
+    def open_or_create(cls, path: Path) -> Store:
+        """Opens a store, or makes one with default options where the folder does not exist or is empty."""
+        store = cls.__new__(cls)
+        store._open(path, _abi.OPEN_CREATE)
+        return store
+
+    @classmethod
+    def create(cls, path: Path, page_tokens: int | None = None, volume_bytes_max: int | None = None) -> Store:
+        """Makes a store in a folder that does not exist or is empty, and opens it.
+
+        Args:
+            page_tokens: tokens of a full page, a multiple of 32 up to 4096; None for 256.
+            volume_bytes_max: bytes at which a file of pages is closed and the next begun; None for 256 MiB.
+
+        Raises:
+            StoreExists: a store is already there.
+        """
+        options = _abi.StoreOptions.make(
+            page_tokens=unsigned(page_tokens or 0, "page_tokens", bits=32),
+            volume_bytes_max=unsigned(volume_bytes_max or 0, "volume_bytes_max"),
+        )
+        store = cls.__new__(cls)
+        pointer = ctypes.c_void_p()
+        library().call("store_create", _path(path), ctypes.byref(options), ctypes.byref(pointer))
+        store._adopt(path, pointer)
+        return store
+
+    def _open(self, path: Path, flags: int) -> None:
+        pointer = ctypes.c_void_p()
+        library().call("store_open", _path(path), flags, ctypes.byref(pointer))
+        self._adopt(path, pointer)
+
+    def _adopt(self, path: Path, pointer: ctypes.c_void_p) -> None:
+        assert pointer.value is not None
+        self.path = os.fspath(path)
+        self._handle = Handle("store", pointer.value, "store_close")
+
+    def close(self) -> None:
+        """Closes it. Once is enough, more does no harm."""
+        self._handle.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<reelkv.Store {self.path!r}>"
+
+    @property
+    def page_tokens(self) -> int:
+        """Tokens of its full pages."""
+        count = ctypes.c_uint32()
+        with self._handle as store:
+            library().call("store_page_tokens", store, ctypes.byref(count))
+        return count.value
+
+    # Models
+
+    def add_model(self, model: Model) -> list[str]:
+        """Registers a model; the same one under the same name again changes nothing.
+
+        Returns:
+            What a person should know, a sentence each: a rotation that cannot be undone, say.
+
+        Raises:
+            AlreadyExists: another model has the name.
+            InvalidArgument: what its config or spec lacks.
+        """
+        text = model.json.encode()
+        with self._handle as store:
+            warnings = library().text(
+                "model_add_json",
+                store,
+                encoded(model.name, "the model's name"),
+                text,
+                len(text),
+                encoded(model.fingerprint, "fingerprint"),
+            )
+        return warnings.splitlines()
+
+    def models(self) -> list[StoredModel]:
+        """All models, by name."""
+        with self._handle as store:
+            listed = library().json("models_json", store)
+        return [_stored_model(fields) for fields in listed]
+
+    def remove_model(self, model: ModelLike, deleting_sequences: bool = False) -> None:
+        """Removes a model.
+
+        Raises:
+            InUse: it has videos or sessions, which are not to be deleted with it.
+        """
+        with self._handle as store:
+            library().call("model_remove", store, encoded(name_of(model), "model"), deleting_sequences)
+
+    # Matching and writing
+
+    def longest_prefix(
+        self,
+        tokens: TokensLike,
+        model: ModelLike,
+        tenant: str | None = None,
+        accept: Accepting = "any",
+        counted: bool = True,
+    ) -> Match:
+        """Finds the longest stored beginning of a token sequence, exact to the token.
+
+        Args:
+            tokens: `Tokens`, or bare ids; the whole sequence, from its first token.
+            accept: how lossy a page may be: "any", "exact", or an `Acceptance`. The match stops before a page that is more so.
+            counted: whether that counts as a use of the pages, for the order of eviction and the statistics.
+
+        Returns:
+            The match, of 0 tokens if nothing is stored.
+
+        Raises:
+            NotFound: no such model.
+        """
+        native, keeps = Tokens.of(tokens)._native()
+        acceptance = native_acceptance(accept)
+        pointer = ctypes.c_void_p()
+        name = name_of(model)
+        with self._handle as store:
+            library().call(
+                "longest_prefix",
+                store,
+                encoded(name, "model"),
+                _optional(tenant, "tenant"),
+                ctypes.byref(native),
+                None if acceptance is None else ctypes.byref(acceptance),
+                0 if counted else _abi.MATCH_UNCOUNTED,
+                ctypes.byref(pointer),
+            )
+        del keeps
+        assert pointer.value is not None
+        return Match(self, pointer.value, name, tenant)
+
+    def sequence_prefix(
+        self, sequence: str, tenant: str | None = None, model: str | None = None, counted: bool = True
+    ) -> Match:
+        """What a video or session consists of. `sequence`: "video/NAME" or "session/NAME"; `model`: its name, if known.
+
+        Raises:
+            NotFound: no such sequence.
+        """
+        if model is None:
+            model = str(self._sequence_fields(sequence, tenant)["model"])
+        pointer = ctypes.c_void_p()
+        with self._handle as store:
+            library().call(
+                "sequence_prefix",
+                store,
+                encoded(sequence, "name"),
+                _optional(tenant, "tenant"),
+                0 if counted else _abi.MATCH_UNCOUNTED,
+                ctypes.byref(pointer),
+            )
+        assert pointer.value is not None
+        return Match(self, pointer.value, model, tenant)
+
+    def writer(
+        self,
+        sequence: str,
+        model: ModelLike,
+        profile: str = DEFAULT_PROFILE,
+        tenant: str | None = None,
+        start: Match | None = None,
+        protected_tokens: Iterable[int] | None = None,
+        after: int | None = None,
+        replace: bool = False,
+    ) -> Writer:
+        """Opens a writer.
+
+        Args:
+            sequence: "video/NAME", which is written from its first token, or "session/NAME", which goes on from its last.
+            profile: how full pages are stored: "exact", "vidkv-1.5-1.58", ...; the README lists them.
+            start: what a new session starts with: a match. That copies nothing.
+            protected_tokens: indices in the sequence of tokens to store more precisely.
+            after: how many tokens the caller's cache holds before those that it will append; None not to check.
+            replace: whether a video of the name with other content is replaced when the write finishes.
+
+        Raises:
+            NotFound: no such model.
+            Conflict: not `after` tokens are stored: match the whole sequence, and append what comes after.
+            InvalidArgument: `start` for a session that exists.
+            ModelMismatch: the session or `start` belongs to another model, tenant or store.
+            ReadOnly: the store was opened so.
+        """
+        return open_writer(self, sequence, name_of(model), profile, tenant, start, protected_tokens, after, replace)
+
+    # Sequences
+
+    def videos(self, tenant: str | None = None, building: bool = False) -> list[Video]:
+        """All videos, by tenant and name. `tenant`: only this one's; `building`: unfinished ones, too."""
+        return [Video(self, fields) for fields in self._listed("video", tenant, building)]
+
+    def sessions(self, tenant: str | None = None, building: bool = False) -> list[Session]:
+        """All sessions, by tenant and name. `tenant`: only this one's; `building`: unfinished ones, too."""
+        return [Session(self, fields) for fields in self._listed("session", tenant, building)]
+
+    def video(self, name: str, tenant: str | None = None) -> Video:
+        """The video of a name. Raises NotFound."""
+        return Video(self, self._sequence_fields(f"video/{name.removeprefix('video/')}", tenant))
+
+    def session(self, name: str, tenant: str | None = None) -> Session:
+        """The session of a name. Raises NotFound."""
+        return Session(self, self._sequence_fields(f"session/{name.removeprefix('session/')}", tenant))
+
+    def _listed(self, kind: Literal["video", "session"], tenant: str | None, building: bool) -> list[dict[str, Any]]:
+        with self._handle as store:
+            fields: list[dict[str, Any]] = library().json(
+                "sequences_json", store, kind.encode(), _optional(tenant, "tenant"), building
+            )
+        return fields
+
+    def _sequence_fields(self, sequence: str, tenant: str | None) -> dict[str, Any]:
+        with self._handle as store:
+            fields: dict[str, Any] = library().json(
+                "sequence_json", store, encoded(sequence, "name"), _optional(tenant, "tenant")
+            )
+        return fields
+
+    # Administration
+
+    def statistics(self) -> dict[str, Any]:
+        """What is stored and how it was used, as `reelkv stats --json` prints it."""
+        with self._handle as store:
+            result: dict[str, Any] = library().json("statistics_json", store)
+        return result
+
+    def settings(self) -> Settings:
+        """What bounds the store."""
+        native = _abi.Settings.make()
+        with self._handle as store:
+            library().call("settings_get", store, ctypes.byref(native))
+        return Settings(
+            quota_bytes=native.quota_bytes or None,
+            free_bytes_min=native.free_bytes_min or None,
+            unused_seconds_max=native.unused_seconds_max or None,
+            policy=(native.policy or b"").decode(),
+        )
+
+    def update_settings(
+        self,
+        quota_bytes: int | None = None,
+        free_bytes_min: int | None = None,
+        unused_seconds_max: int | None = None,
+        policy: str | None = None,
+    ) -> Settings:
+        """Changes what is given, for every process, and leaves the rest. 0 lifts a bound.
+
+        Raises:
+            QuotaExceeded: a quota that cannot be met: what is pinned or in use takes more.
+        """
+        native = _abi.Settings.make()
+        with self._handle as store:
+            library().call("settings_get", store, ctypes.byref(native))
+            if quota_bytes is not None:
+                native.quota_bytes = unsigned(quota_bytes, "quota_bytes")
+            if free_bytes_min is not None:
+                native.free_bytes_min = unsigned(free_bytes_min, "free_bytes_min")
+            if unused_seconds_max is not None:
+                native.unused_seconds_max = unsigned(unused_seconds_max, "unused_seconds_max")
+            native.policy = None if policy is None else encoded(policy, "policy")
+            library().call("settings_set", store, ctypes.byref(native))
+        return self.settings()
+
+    def evict(self, bytes: int) -> int:
+        """Evicts until the store takes at most so many bytes on disk. Returns the bytes of the page images that went."""
+        evicted = ctypes.c_uint64()
+        with self._handle as store:
+            library().call("evict", store, unsigned(bytes, "bytes"), ctypes.byref(evicted))
+        return evicted.value
+
+    def compact(self) -> int:
+        """Gives the space of dead pages back. Returns by how many bytes the folder is smaller."""
+        freed = ctypes.c_uint64()
+        with self._handle as store:
+            library().call("compact", store, ctypes.byref(freed))
+        return freed.value
+
+    def verify(self) -> Verification:
+        """Checks every record and every page. Damage is told, not raised."""
+        with self._handle as store:
+            found = library().json("verify_json", store)
+        problems = tuple(Problem(problem["kind"], problem["subject"], problem["message"]) for problem in found["problems"])
+        return Verification(bool(found["sound"]), int(found["pages"]), problems)
+
+
+def _path(path: Path) -> bytes:
+    encoded_path = os.fsencode(path)
+    if b"\0" in encoded_path:
+        raise InvalidArgument("a path must not hold a NUL character")
+    return encoded_path
+
+
+def _optional(text: str | None, what: str) -> bytes | None:
+    return None if text is None else encoded(text, what)
+
+
+def _stored_model(fields: dict[str, Any]) -> StoredModel:
+    layers = fields["layers"]
+    return StoredModel(
+        name=fields["name"],
+        fingerprint=fields["fingerprint"],
+        dtype=fields["dtype"],
+        layers=tuple(
+            LayerShape(layer["kv_heads"], layer["key_dim"], layer["value_dim"], layer["sliding_window"] or None) for layer in layers
+        ),
+        rotated=tuple(bool(layer["rotated"]) for layer in layers),
+    )
