@@ -36,11 +36,12 @@ let package = Package(
         .target(name: "Rendering", dependencies: ["CZlib"], swiftSettings: swiftSettings),
         .target(name: "ReelKV", dependencies: ["LMDB", "KVCodec", "CSodium"], swiftSettings: swiftSettings),
         .target(name: "ModelSpecFiles", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
+        .target(name: "Reports", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .target(name: "TraceReplay", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .executableTarget(
             name: "reelkv",
             dependencies: [
-                "ReelKV", "Safetensors", "KVMetrics", "Rendering", "ModelSpecFiles",
+                "ReelKV", "Safetensors", "KVMetrics", "Rendering", "ModelSpecFiles", "Reports",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Sources/reelkv-cli",
@@ -48,7 +49,7 @@ let package = Package(
         .executableTarget(
             name: "reelkv-bench",
             dependencies: [
-                "ReelKV", "Safetensors", "KVMetrics", "Rendering", "TraceReplay",
+                "ReelKV", "Safetensors", "KVMetrics", "Rendering", "Reports", "TraceReplay",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: swiftSettings),
@@ -58,6 +59,7 @@ let package = Package(
             name: "KVCodecTests", dependencies: ["KVCodec", "KVMetrics", "Safetensors"], swiftSettings: swiftSettings),
         .testTarget(name: "SafetensorsTests", dependencies: ["Safetensors"], swiftSettings: swiftSettings),
         .testTarget(name: "RenderingTests", dependencies: ["Rendering", "CZlib"], swiftSettings: swiftSettings),
+        .testTarget(name: "ReportsTests", dependencies: ["Reports"], swiftSettings: swiftSettings),
         .testTarget(
             name: "ReelKVTests", dependencies: ["ReelKV", "LMDB", "KVMetrics", "Safetensors", "TraceReplay"],
             swiftSettings: swiftSettings),
