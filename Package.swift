@@ -1,4 +1,4 @@
-// swift-tools-version: 6.2
+// swift-tools-version: 6.3
 import PackageDescription
 
 let swiftSettings: [SwiftSetting] = [
@@ -16,6 +16,8 @@ let package = Package(
     platforms: [.macOS(.v15)],
     products: [
         .library(name: "ReelKV", targets: ["ReelKV"]),
+        // tools/library builds it as libreelkv.so: that name belongs to the program below.
+        .library(name: "ReelKVC", type: .dynamic, targets: ["ReelKVC"]),
         .executable(name: "reelkv", targets: ["reelkv"]),
     ],
     dependencies: [
@@ -38,6 +40,10 @@ let package = Package(
         .target(name: "ModelSpecFiles", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .target(name: "Reports", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .target(name: "TraceReplay", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
+        .target(name: "CReelKV"),
+        .target(
+            name: "ReelKVC", dependencies: ["CReelKV", "ReelKV", "KVCodec", "ModelSpecFiles", "Reports"],
+            swiftSettings: swiftSettings),
         .executableTarget(
             name: "reelkv",
             dependencies: [
