@@ -16,6 +16,7 @@ let package = Package(
     platforms: [.macOS(.v15)],
     products: [
         .library(name: "ReelKV", targets: ["ReelKV"]),
+        .library(name: "KVCacheBridge", targets: ["KVCacheBridge"]),
         .executable(name: "reelkv", targets: ["reelkv"]),
     ],
     dependencies: [
@@ -35,6 +36,7 @@ let package = Package(
         .target(name: "Safetensors", swiftSettings: swiftSettings),
         .target(name: "Rendering", dependencies: ["CZlib"], swiftSettings: swiftSettings),
         .target(name: "ReelKV", dependencies: ["LMDB", "KVCodec", "CSodium"], swiftSettings: swiftSettings),
+        .target(name: "KVCacheBridge", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .target(name: "ModelSpecFiles", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .target(name: "TraceReplay", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .executableTarget(
@@ -59,7 +61,7 @@ let package = Package(
         .testTarget(name: "SafetensorsTests", dependencies: ["Safetensors"], swiftSettings: swiftSettings),
         .testTarget(name: "RenderingTests", dependencies: ["Rendering", "CZlib"], swiftSettings: swiftSettings),
         .testTarget(
-            name: "ReelKVTests", dependencies: ["ReelKV", "LMDB", "KVMetrics", "Safetensors", "TraceReplay"],
+            name: "ReelKVTests", dependencies: ["ReelKV", "KVCacheBridge", "LMDB", "KVMetrics", "Safetensors", "TraceReplay"],
             swiftSettings: swiftSettings),
         .testTarget(
             name: "ModelSpecFilesTests", dependencies: ["ModelSpecFiles", "ReelKV", "KVCodec"], swiftSettings: swiftSettings),
