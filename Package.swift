@@ -42,7 +42,7 @@ let package = Package(
         .target(name: "TraceReplay", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .target(name: "CReelKV"),
         .target(
-            name: "ReelKVC", dependencies: ["CReelKV", "ReelKV", "KVCodec", "ModelSpecFiles", "Reports"],
+            name: "ReelKVC", dependencies: ["CReelKV", "LMDB", "ReelKV", "KVCodec", "ModelSpecFiles", "Reports"],
             swiftSettings: swiftSettings),
         .executableTarget(
             name: "reelkv",
