@@ -17,7 +17,7 @@ typedef struct {
     float *scale, *mean;    // [groups][columns], wanted values
     float *extent;          // [groups][columns], what was measured beside them
     float *unit;            // [columns]
-    float *work;            // [group][KV_QUANTIZE_BLOCK]
+    float *work;            // [group][2][KV_QUANTIZE_BLOCK]
     uint8_t *constant;    // [columns]: every group of the column holds one value throughout
     int anchor, steps;
     float table[256];     // the values of the scale codes

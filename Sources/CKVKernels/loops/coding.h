@@ -72,27 +72,47 @@ ALWAYS void code_sign(kv_group g, size_t width, const float *restrict step, cons
     }
 }
 
-// Leaves the differences in `work`, [rows][Q], and their sums.
+// What a code's difference from its value leaves to win by moving it up or down a level; -infinity where there is none.
+typedef struct {
+    float up[Q], down[Q];
+} kv_gains;
+
+// Leaves the gains of each row in `gains` and the differences' sums in `sum`.
 ALWAYS void code_ternary(kv_group g, size_t width, const float *restrict step, const float *restrict threshold,
-                         const float *restrict offset, uint8_t *restrict codes, float *restrict work, float *restrict sum,
+                         const float *restrict offset, uint8_t *restrict codes, kv_gains *restrict gains, float *restrict sum,
                          kv_losses *restrict losses) {
     COLUMNS sum[c] = losses->error[c] = losses->energy[c] = 0;
     for (size_t r = 0; r < g.rows; r++) {
         const float *restrict x = g.x + r * g.stride;
         uint8_t *restrict to = codes + r * g.stride;
-        float *restrict differences = work + r * Q;
+        kv_gains *restrict gain = gains + r;
         COLUMNS {
-            float value = x[c] - offset[c], size = step[c], level = value > threshold[c] ? size : 0;
-            int32_t code = value > threshold[c] ? 2 : 1;
-            level = value < -threshold[c] ? -size : level;
-            code = value < -threshold[c] ? 0 : code;
+            float value = x[c] - offset[c], size = step[c], limit = threshold[c];
+            int is_high = value > limit, is_low = value < -limit;
+            float level = is_high ? size : is_low ? -size : 0;
+            int32_t code = is_high ? 2 : is_low ? 0 : 1;
             float difference = x[c] - (offset[c] + level);
             to[c] = (uint8_t)code;
-            differences[c] = difference;
+            gain->up[c] = is_high ? -INFINITY : difference;
+            gain->down[c] = is_low ? -INFINITY : -difference;
             sum[c] += difference;
             losses->error[c] += difference * difference;
             losses->energy[c] += x[c] * x[c];
         }
+    }
+}
+
+// Moves the chosen codes by `shift`; where that is not 0, `left` is the difference from then on.
+ALWAYS void move_codes(kv_group g, size_t width, const int32_t *restrict choice, const int32_t *restrict shift,
+                       const float *restrict left, uint8_t *restrict codes, kv_gains *restrict gains) {
+    COLUMNS {
+        uint8_t *code = codes + (size_t)choice[c] * g.stride + c;
+        kv_gains *gain = gains + choice[c];
+        int32_t moved = *code + shift[c];
+        float up = moved < 2 ? left[c] : -INFINITY, down = moved > 0 ? -left[c] : -INFINITY;
+        *code = (uint8_t)moved;
+        gain->up[c] = shift[c] ? up : gain->up[c];
+        gain->down[c] = shift[c] ? down : gain->down[c];
     }
 }
 
@@ -101,55 +121,34 @@ ALWAYS void code_ternary(kv_group g, size_t width, const float *restrict step, c
 // long as squared error + balance / rows * summed error squared falls.
 //
 // A move by one step against a difference d in its direction changes the squared error by step^2 - 2 d step: the best one has
-// the greatest d. These are kept in `work` in place of the differences; -infinity stands for codes that have no level to go to.
+// the greatest d.
 ALWAYS void balance_ternary(const kv_quantizing *s, kv_group g, size_t width, const float *restrict step, float *restrict sum,
-                            uint8_t *restrict codes, float *restrict work, kv_losses *restrict losses) {
-    float weight = s->quantizer->balance / (float)g.rows, move[Q], best[Q], after[Q];
-    int32_t end[Q], choice[Q], shift[Q];
-    COLUMNS {
-        move[c] = sum[c] > 0 ? 1.0f : -1.0f;
-        end[c] = sum[c] > 0 ? 2 : 0;
-        best[c] = -INFINITY;
-        choice[c] = 0;
-    }
-    for (size_t r = 0; r < g.rows; r++) {
-        const uint8_t *restrict from = codes + r * g.stride;
-        float *restrict gain = work + r * Q;
-        COLUMNS {
-            float own = from[c] != end[c] ? gain[c] * move[c] : -INFINITY;
-            gain[c] = own;
-            choice[c] = own > best[c] ? (int32_t)r : choice[c];
-            best[c] = own > best[c] ? own : best[c];
-        }
-    }
-    for (int round = 0;; round++) {
-        // The sum in the direction of the move; where a move has turned it round there is nothing left to win.
-        COLUMNS {
-            float along = sum[c] * move[c], moved = along - step[c], change = step[c] * (step[c] - 2 * best[c]);
-            int pays = step[c] > 0 && along > 0 && change + weight * (moved * moved - along * along) < 0;
-            shift[c] = pays ? (int32_t)move[c] : 0;
-            after[c] = pays ? best[c] - step[c] : best[c];
-            sum[c] = pays ? sum[c] - move[c] * step[c] : sum[c];
-            losses->error[c] += pays ? change : 0;
-        }
-        COLUMNS {
-            uint8_t *code = codes + (size_t)choice[c] * g.stride + c;
-            int32_t moved = *code + shift[c];
-            *code = (uint8_t)moved;
-            work[(size_t)choice[c] * Q + c] = moved == end[c] ? -INFINITY : after[c];
-        }
-        if (round == 2) return;
+                            uint8_t *restrict codes, kv_gains *restrict gains, kv_losses *restrict losses) {
+    float weight = s->quantizer->balance / (float)g.rows, best[Q], left[Q];
+    int32_t choice[Q], shift[Q];
+    for (int round = 0; round < 3; round++) {
         COLUMNS {
             best[c] = -INFINITY;
             choice[c] = 0;
         }
         for (size_t r = 0; r < g.rows; r++) {
-            const float *restrict gain = work + r * Q;
+            const kv_gains *restrict gain = gains + r;
             COLUMNS {
-                choice[c] = gain[c] > best[c] ? (int32_t)r : choice[c];
-                best[c] = gain[c] > best[c] ? gain[c] : best[c];
+                float up = gain->up[c], down = gain->down[c], own = sum[c] > 0 ? up : down;
+                choice[c] = own > best[c] ? (int32_t)r : choice[c];
+                best[c] = own > best[c] ? own : best[c];
             }
         }
+        COLUMNS {
+            float move = sum[c] > 0 ? 1.0f : -1.0f, along = sum[c] * move, moved = along - step[c];
+            float change = step[c] * (step[c] - 2 * best[c]);
+            int pays = (step[c] > 0) & (change + weight * (moved * moved - along * along) < 0);
+            shift[c] = pays ? (int32_t)move : 0;
+            left[c] = (best[c] - step[c]) * move;
+            sum[c] = pays ? sum[c] - move * step[c] : sum[c];
+            losses->error[c] += pays ? change : 0;
+        }
+        move_codes(g, width, choice, shift, left, codes, gains);
     }
 }
 
@@ -163,8 +162,8 @@ ALWAYS void code_rows(kv_quantizing *s, kv_group g, size_t width, const float *s
     } else if (q->scheme == KV_SIGN) {
         code_sign(g, width, step, threshold, offset, codes, &losses);
     } else {
-        code_ternary(g, width, step, threshold, offset, codes, s->work, sum, &losses);
-        if (q->balance > 0) balance_ternary(s, g, width, step, sum, codes, s->work, &losses);
+        code_ternary(g, width, step, threshold, offset, codes, (kv_gains *)s->work, sum, &losses);
+        if (q->balance > 0) balance_ternary(s, g, width, step, sum, codes, (kv_gains *)s->work, &losses);
     }
     add_losses(s, g, width, &losses);
 }

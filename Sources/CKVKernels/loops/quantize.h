@@ -25,7 +25,7 @@ static void lay_out(kv_quantizing *s) {
     s->extent = s->mean + s->groups * n;
     s->unit = s->extent + s->groups * n;
     s->work = s->unit + n;
-    s->constant = (uint8_t *)(s->work + s->group * Q);
+    s->constant = (uint8_t *)(s->work + 2 * s->group * Q);
     memset(s->error, 0, 2 * n * sizeof(double));
 }
 
