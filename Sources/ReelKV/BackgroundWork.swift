@@ -14,6 +14,18 @@ final class BackgroundWork {
         let done = DispatchSemaphore(value: 0)
     }
 
+    /// What it holds is let go before its owner is told that it has run.
+    private final class Work: @unchecked Sendable {
+        private var body: (() throws -> Void)?
+
+        init(_ body: @escaping () throws -> Void) { self.body = body }
+
+        func run() throws {
+            defer { body = nil }
+            try body?()
+        }
+    }
+
     init(label: String) {
         queue = DispatchQueue(label: label, qos: .userInitiated)
     }
@@ -24,9 +36,9 @@ final class BackgroundWork {
     func begin(_ body: @escaping () throws -> Void) throws {
         try wait()
         isRunning = true
-        nonisolated(unsafe) let body = body
+        let work = Work(body)
         queue.async { [outcome] in
-            do { try body() } catch { outcome.failure.withLock { $0 = error } }
+            do { try work.run() } catch { outcome.failure.withLock { $0 = error } }
             outcome.done.signal()
         }
     }
