@@ -16,9 +16,9 @@ let package = Package(
     platforms: [.macOS(.v15)],
     products: [
         .library(name: "ReelKV", targets: ["ReelKV"]),
+        .library(name: "KVCacheBridge", targets: ["KVCacheBridge"]),
         // tools/library builds it as libreelkv.so: that name belongs to the program below.
         .library(name: "ReelKVC", type: .dynamic, targets: ["ReelKVC"]),
-        .library(name: "KVCacheBridge", targets: ["KVCacheBridge"]),
         .executable(name: "reelkv", targets: ["reelkv"]),
     ],
     dependencies: [
@@ -44,7 +44,7 @@ let package = Package(
         .target(name: "TraceReplay", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .target(name: "CReelKV"),
         .target(
-            name: "ReelKVC", dependencies: ["CReelKV", "ReelKV", "KVCodec", "ModelSpecFiles", "Reports"],
+            name: "ReelKVC", dependencies: ["CReelKV", "LMDB", "ReelKV", "KVCodec", "ModelSpecFiles", "Reports"],
             swiftSettings: swiftSettings),
         .executableTarget(
             name: "reelkv",
