@@ -1,18 +1,8 @@
 import pytest
 
-import reelkv
 from reelkv import Store
 
 from .caches import MODEL
-
-
-@pytest.fixture(scope="session")
-def library() -> str:
-    """Where libreelkv lies."""
-    try:
-        return reelkv.library_path()
-    except reelkv.LibraryUnavailable as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture
