@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from reelkv.values import BFLOAT16, ELEMENT_TYPES, FLOAT16, FLOAT32
+from reelkv.reader.values import BFLOAT16, ELEMENT_TYPES, FLOAT16, FLOAT32
 
 
 @pytest.mark.parametrize("kind", ELEMENT_TYPES.values(), ids=lambda kind: kind.name)

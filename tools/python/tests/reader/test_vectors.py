@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from reelkv import PageImage, decode_layer
-from reelkv.section import FOURIER, UNROTATED, parse_section
-from reelkv.values import FLOAT32
-from support import VECTORS
+from reelkv.reader import PageImage, decode_layer
+from reelkv.reader.section import FOURIER, UNROTATED, parse_section
+from reelkv.reader.values import FLOAT32
+
+from .support import VECTORS
 
 
 @pytest.mark.parametrize("path", sorted(VECTORS.glob("v*/*.page")), ids=lambda path: f"{path.parent.name}-{path.stem}")

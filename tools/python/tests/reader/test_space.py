@@ -6,22 +6,23 @@ import struct
 import lmdb
 import pytest
 
-from reelkv import Store, verify
-from reelkv.index import PINNED, Leaf, parse_account, parse_usage
-from reelkv.records import ACCOUNTRECORD_STRUCT, NODERECORD_STRUCT, USAGERECORD_STRUCT, NodeRecord
-from support import FIXTURES
+from reelkv.reader import Store, verify
+from reelkv.reader.index import PINNED, Leaf, parse_account, parse_usage
+from reelkv.reader.records import ACCOUNTRECORD_STRUCT, NODERECORD_STRUCT, USAGERECORD_STRUCT, NodeRecord
+
+from ..command import FIXTURES
 
 A, B = FIXTURES / "chat-a.safetensors", FIXTURES / "chat-b.safetensors"
 
 
 @pytest.fixture(scope="module")
-def store(reelkv, tmp_path_factory):
+def store(command, tmp_path_factory):
     """A pinned video; a session that goes on from it; and another tenant's session."""
-    path = reelkv.new_store(tmp_path_factory.mktemp("space") / "store", FIXTURES / "smollm2.json", "--page-tokens", 64)
+    path = command.new_store(tmp_path_factory.mktemp("space") / "store", FIXTURES / "smollm2.json", "--page-tokens", 64)
     how = "--model", "model", "--profile", "exact"
-    reelkv(path, "import", A, *how, "--video", "a", "--tokens", "0..<780")
-    reelkv(path, "import", B, *how, "--session", "b")
-    reelkv(path, "import", B, *how, "--session", "c", "--tenant", "acme")
+    command(path, "import", A, *how, "--video", "a", "--tokens", "0..<780")
+    command(path, "import", B, *how, "--session", "b")
+    command(path, "import", B, *how, "--session", "c", "--tenant", "acme")
     return path
 
 
@@ -54,17 +55,17 @@ def test_the_records_of_a_store_agree(store):
         assert {Leaf.parse(key).hash for key, _ in leaves} == tips
 
 
-def test_what_is_unpinned_becomes_a_leaf_and_what_is_evicted_is_gone(reelkv, store, tmp_path):
+def test_what_is_unpinned_becomes_a_leaf_and_what_is_evicted_is_gone(command, store, tmp_path):
     path = copied(store, tmp_path)
-    reelkv(path, "pin", "session/b")
+    command(path, "pin", "session/b")
     assert len(check(path)[0]) == 1
-    reelkv(path, "unpin", "session/b", "video/a")
-    reelkv(path, "quota", "set", "--ttl", "7d", "--policy", "lru")
+    command(path, "unpin", "session/b", "video/a")
+    command(path, "quota", "set", "--ttl", "7d", "--policy", "lru")
     before = check(path)[1]
-    reelkv(path, "quota", "set", "--tenant", "acme", "--bytes", "1MiB")
+    command(path, "quota", "set", "--tenant", "acme", "--bytes", "1MiB")
     after = check(path)[1]
     assert after["node"] < before["node"] and after["session"] == before["session"] - 1
-    reelkv(path, "evict", "--to", 0)
+    command(path, "evict", "--to", 0)
     assert check(path) == ([], {"node": 0, "tip": 0, "account": 0, "video": 0, "session": 0})
 
 

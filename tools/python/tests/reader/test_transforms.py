@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from reelkv import fourier, scales
-from reelkv.model import PAIRING_HALVES, PAIRING_INTERLEAVED, Rotary
-from reelkv.rotary import rotate
+from reelkv.reader import fourier, scales
+from reelkv.reader.model import PAIRING_HALVES, PAIRING_INTERLEAVED, Rotary
+from reelkv.reader.rotary import rotate
 
 RANDOM = np.random.default_rng(5)
 

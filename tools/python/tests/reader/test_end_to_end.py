@@ -7,11 +7,13 @@ import lmdb
 import numpy as np
 import pytest
 
-from reelkv import NotStoredError, Store, verify
-from reelkv.records import NODERECORD_STRUCT
-from reelkv.store import newest_index
-from reelkv.values import BFLOAT16, FLOAT16, FLOAT32
-from support import FIXTURES, PLAIN_PROFILES, TURNED_PROFILES, assert_decodes_as_exported, read_cache
+from reelkv.reader import NotStoredError, Store, verify
+from reelkv.reader.records import NODERECORD_STRUCT
+from reelkv.reader.store import newest_index
+from reelkv.reader.values import BFLOAT16, FLOAT16, FLOAT32
+
+from ..command import FIXTURES
+from .support import PLAIN_PROFILES, TURNED_PROFILES, assert_decodes_as_exported, read_cache
 
 VIDEO, CHAT = FIXTURES / "video.safetensors", FIXTURES / "chat-a.safetensors"
 
@@ -22,20 +24,20 @@ def profile(request) -> str:
 
 
 @pytest.fixture(scope="module")
-def store(reelkv, profile, tmp_path_factory):
+def store(command, profile, tmp_path_factory):
     """The clip as a video, and a conversation as a session that grew turn by turn."""
-    path = reelkv.new_store(tmp_path_factory.mktemp(profile) / "store", FIXTURES / "smollm2.json")
+    path = command.new_store(tmp_path_factory.mktemp(profile) / "store", FIXTURES / "smollm2.json")
     how = "--model", "model", "--profile", profile
-    reelkv(path, "import", VIDEO, *how, "--video", "clip")
+    command(path, "import", VIDEO, *how, "--video", "clip")
     for end in read_cache(CHAT)["turn_offsets"].tolist():
-        reelkv(path, "import", CHAT, *how, "--session", "chat", "--tokens", f"0..<{end}")
+        command(path, "import", CHAT, *how, "--session", "chat", "--tokens", f"0..<{end}")
     return path
 
 
 @pytest.mark.parametrize("name", ["video/clip", "session/chat"])
 @pytest.mark.parametrize("element_type", [BFLOAT16, FLOAT16, FLOAT32], ids=lambda kind: kind.name)
-def test_python_decodes_what_swift_exports(reelkv, store, profile, name, element_type):
-    assert_decodes_as_exported(reelkv, store, name, element_type, plain=profile in PLAIN_PROFILES)
+def test_python_decodes_what_swift_exports(command, store, profile, name, element_type):
+    assert_decodes_as_exported(command, store, name, element_type, plain=profile in PLAIN_PROFILES)
 
 
 def test_a_store_is_sound(store):

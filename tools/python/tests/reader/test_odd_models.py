@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reelkv import Store, verify
-from reelkv.values import BFLOAT16, FLOAT16, FLOAT32, ElementType
-from support import OPTION_NAMES, PLAIN_PROFILES, assert_decodes_as_exported, read_cache, write_cache
+from reelkv.reader import Store, verify
+from reelkv.reader.values import BFLOAT16, FLOAT16, FLOAT32, ElementType
+
+from .support import OPTION_NAMES, PLAIN_PROFILES, assert_decodes_as_exported, read_cache, write_cache
 
 TOKENS = 300
 PROFILES = ["exact", "int8", "kivi-2", "vidkv-1.5-1.66", "vidkv-1.25-1.58", "vidkv-1-1"]
@@ -96,20 +97,20 @@ def case(request) -> Case:
 
 
 @pytest.fixture(scope="module")
-def store(reelkv, profile, case, tmp_path_factory) -> Path:
+def store(command, profile, case, tmp_path_factory) -> Path:
     """Pages of 64 tokens in volumes as small as they may be; another tenant holds the same tokens."""
     folder = tmp_path_factory.mktemp("odd")
     spec, cache = case.write(folder)
-    path = reelkv.new_store(folder / "store", spec, "--page-tokens", 64, "--volume-bytes", "1MiB")
+    path = command.new_store(folder / "store", spec, "--page-tokens", 64, "--volume-bytes", "1MiB")
     for tenant in ("default", "other"):
-        reelkv(path, "import", cache, "--model", "model", "--profile", profile, "--video", "clip", "--tenant", tenant)
+        command(path, "import", cache, "--model", "model", "--profile", profile, "--video", "clip", "--tenant", tenant)
     return path
 
 
-def test_python_decodes_what_swift_exports(reelkv, store, case, profile):
+def test_python_decodes_what_swift_exports(command, store, case, profile):
     turned = case.spec.get("rope") and profile not in PLAIN_PROFILES
     for element_type in (case.element_type, FLOAT32):
-        assert_decodes_as_exported(reelkv, store, "video/clip", element_type, plain=not turned)
+        assert_decodes_as_exported(command, store, "video/clip", element_type, plain=not turned)
 
 
 def test_every_tenants_chain_is_its_own_and_sound(store):

@@ -1,19 +1,17 @@
-"""Runs the `reelkv` command, and reads and writes cache files."""
+"""Reads and writes cache files, and compares what Python and the `reelkv` command decode."""
 
 import json
-import os
 import struct
-import subprocess
 from pathlib import Path
 
 import numpy as np
 from safetensors import deserialize
 
-from reelkv import Store
-from reelkv.values import BFLOAT16, ELEMENT_TYPES, FLOAT16, FLOAT32, ElementType
+from reelkv.reader import Store
+from reelkv.reader.values import BFLOAT16, ELEMENT_TYPES, FLOAT16, FLOAT32, ElementType
 
-ROOT = Path(__file__).resolve().parents[3]
-FIXTURES = ROOT / "Tests" / "Fixtures"
+from ..command import ROOT, Command
+
 VECTORS = ROOT / "schema" / "vectors"
 OPTION_NAMES = {FLOAT16: "float16", BFLOAT16: "bfloat16", FLOAT32: "float32"}
 _TYPES = {kind.name: kind.storage for kind in ELEMENT_TYPES.values()} | {"I32": np.dtype("<i4"), "I64": np.dtype("<i8")}
@@ -34,26 +32,6 @@ TURNED_PROFILES = [
     "vidkv-1-1",
 ]
 """Profiles that turn keys back: sines and cosines, which libraries may round differently."""
-
-
-def find_command() -> Path | None:
-    path = Path(os.environ.get("REELKV") or ROOT / ".build" / "release" / "reelkv")
-    return path if path.is_file() else None
-
-
-class Command:
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __call__(self, store: Path, *arguments):
-        """Runs a subcommand on a store; its words come first, as on a command line."""
-        result = subprocess.run([self.path, *map(str, arguments), "--store", store], capture_output=True, text=True)
-        assert result.returncode == 0, f"reelkv {' '.join(map(str, arguments))}: {result.stderr}"
-
-    def new_store(self, path: Path, spec: Path, *options) -> Path:
-        self(path, "init", *options)
-        self(path, "model", "add", "model", "--spec", spec)
-        return path
 
 
 def read_cache(path: Path) -> dict[str, np.ndarray]:
@@ -78,18 +56,18 @@ def write_cache(path: Path, layers: list[tuple[np.ndarray, np.ndarray]], element
     path.write_bytes(struct.pack("<Q", len(text)) + text + body)
 
 
-def exported(reelkv: Command, store: Path, name: str, element_type: ElementType) -> dict[str, np.ndarray]:
+def exported(command: Command, store: Path, name: str, element_type: ElementType) -> dict[str, np.ndarray]:
     path = store.parent / f"{store.name}-export.safetensors"
-    reelkv(store, "export", name, path, "--dtype", OPTION_NAMES[element_type], "--force")
+    command(store, "export", name, path, "--dtype", OPTION_NAMES[element_type], "--force")
     return read_cache(path)
 
 
-def assert_decodes_as_exported(reelkv: Command, store: Path, name: str, element_type: ElementType, plain: bool):
+def assert_decodes_as_exported(command: Command, store: Path, name: str, element_type: ElementType, plain: bool):
     """What Python decodes from a store is what the Swift command writes into a file, in every layer.
 
     `plain`: every bit must agree. Otherwise one value in 10,000 may differ in its last place, for libraries whose sines do.
     """
-    file = exported(reelkv, store, name, element_type)
+    file = exported(command, store, name, element_type)
     with Store(store) as opened:
         head = opened.head(name)
         layer_count = len(opened.model(head.record.model_id).layers)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import xxhash
 
-from reelkv import ChecksumError, FormatError, PageImage, decode_layer
-from reelkv.records import PAGEHEADER_STRUCT, SECTIONENTRY_STRUCT, PageHeader
-from support import VECTORS
+from reelkv.reader import ChecksumError, FormatError, PageImage, decode_layer
+from reelkv.reader.records import PAGEHEADER_STRUCT, SECTIONENTRY_STRUCT, PageHeader
+
+from .support import VECTORS
 
 
 @pytest.fixture(scope="module", params=["exact-f16", "kivi-2", "int4-rotated", "vidkv-1.5-1.66"])

@@ -2,9 +2,9 @@ import struct
 
 import pytest
 
-from reelkv.chain import ChainHasher
-from reelkv.errors import FormatError
-from reelkv.tokens import MediaSpan, Tokens
+from reelkv.reader.chain import ChainHasher
+from reelkv.reader.errors import FormatError
+from reelkv.reader.tokens import MediaSpan, Tokens
 
 DIGEST = bytes(range(32))
 
