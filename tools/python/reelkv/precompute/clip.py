@@ -14,7 +14,6 @@ import numpy as np
 from .errors import PrecomputeError, extra
 
 if TYPE_CHECKING:
-    import av
     from av.container import InputContainer
     from av.video.frame import VideoFrame
 
@@ -129,7 +128,6 @@ class _Span:
     first: float
     """Seconds at which the first frame is shown, by the file's own clock."""
     seconds: float
-    frames: int
     fps: float
 
 
@@ -144,8 +142,9 @@ def _span(container: InputContainer) -> _Span:
     if not times:
         raise PrecomputeError(f"{container.name} has no frames")
     first, seconds = min(times), max(ends) - min(times)
-    rate = float(stream.average_rate or 0) or (len(times) / seconds if seconds > 0 else 1.0)
-    return _Span(first, max(seconds, len(times) / rate), len(times), rate)
+    # What a header says of the rate is wrong where frames were dropped.
+    rate = len(times) / seconds if seconds > 0 else float(stream.average_rate or 1)
+    return _Span(first, seconds or 1 / rate, rate)
 
 
 def _targets(sampling: Sampling, span: _Span) -> Iterator[float]:
@@ -229,5 +228,8 @@ def _check(path: Path, pixels: list[np.ndarray], sampling: Sampling) -> None:
 
 
 def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -6,7 +6,15 @@ class PrecomputeError(Exception):
 
 
 class Interrupted(PrecomputeError):
-    """A precomputation was stopped before it was complete. What it has stored stays, for the next run to go on from."""
+    """A precomputation was stopped before it was complete. What it has stored stays, for the next run to go on from.
+
+    Attributes:
+        by_person: whether by an interrupt, and not for want of room.
+    """
+
+    def __init__(self, message: str, by_person: bool = False):
+        super().__init__(message)
+        self.by_person = by_person
 
 
 def extra(package: str) -> PrecomputeError:
