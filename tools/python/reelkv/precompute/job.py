@@ -192,7 +192,7 @@ class _Job:
     def _prepare(self, inputs: dict[str, Any], tokens: Tokens, start: int) -> DecoderCall:
         """Everything before the language model: frames to features, features among embeddings."""
         model = self._engine.model
-        placed = {name: value.to(model.device) if hasattr(value, "to") else value for name, value in inputs.items()}
+        placed = {name: _placed(name, value, model) for name, value in inputs.items()}
         first_feature = sum(min(max(start - span.first_token, 0), span.count) for span in tokens.media)
         with self._timed("vision"), self._reporter.stage("vision", None, "frames") as stage:
             placed = encode_frames(model, placed, first_feature, self._options.frames_per_pass, stage.reach)
@@ -315,6 +315,13 @@ def _flushed(writer: Writer) -> Iterator[None]:
         with suppress(Error):  # what went wrong first is what matters
             writer.flush()
         raise
+
+
+def _placed(name: str, value: Any, model: Any) -> Any:
+    """An input where the model computes, and pixels in its own type, which not every model sees to."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.to(model.device, model.dtype if name.startswith("pixel_values") else None)
 
 
 def _short(error: float) -> float:
