@@ -79,6 +79,9 @@ struct ThreadID: Equatable, Sendable {
 /// where `getpid()` costs a system call. The registry installs the handler that counts (`EnvironmentRegistry`).
 let forkGeneration = Atomic<Int>(0)
 
+/// How often this process and those it comes from were forked since the first environment was opened.
+package func forkCount() -> Int { forkGeneration.load(ordering: .relaxed) }
+
 /// A file by what it is and not by what it is called: links to one file have one identity.
 struct FileIdentity: Hashable, Sendable {
     let device: UInt64

@@ -107,6 +107,9 @@ public final class Store: Sendable {
         self.access = access
     }
 
+    /// How often this process and those it comes from were forked since the first store was opened.
+    package static var forkCount: Int { LMDB.forkCount() }
+
     // MARK: - Transactions
 
     func read<R>(_ body: (borrowing ReadTransaction) throws -> R) throws -> R {

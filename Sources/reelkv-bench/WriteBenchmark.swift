@@ -2,6 +2,7 @@ import ArgumentParser
 import KVCodec
 import ReelKV
 import Rendering
+import Reports
 
 /// A long stream, as a prefill would hand it over: how fast it is stored, and in how much memory.
 struct WriteBenchmark: ParsableCommand {

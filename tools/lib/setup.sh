@@ -55,11 +55,11 @@ need_libraries() {
 
 # need_swift: a compiler that knows the package's tools version.
 need_swift() {
-    command -v swift >/dev/null || fail "swift is not installed; Swift 6.2 or later is needed: https://www.swift.org/install"
+    command -v swift >/dev/null || fail "swift is not installed; Swift 6.3 or later is needed: https://www.swift.org/install"
     local version
     version="$(swift --version 2>/dev/null | sed -n 's/.*Swift version \([0-9]*\.[0-9]*\).*/\1/p' | head -n 1)"
-    if [ "$(printf '%s\n6.2\n' "${version:-0}" | sort -V | head -n 1)" != 6.2 ]; then
-        fail "Swift ${version:-of an unknown version} is too old; 6.2 or later is needed: https://www.swift.org/install"
+    if [ "$(printf '%s\n6.3\n' "${version:-0}" | sort -V | head -n 1)" != 6.3 ]; then
+        fail "Swift ${version:-of an unknown version} is too old; 6.3 or later is needed: https://www.swift.org/install"
     fi
 }
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import ReelKV
 import Rendering
+import Reports
 
 #if canImport(Darwin)
     import Darwin
