@@ -12,3 +12,7 @@ for package in ("torch", "torchvision", "transformers", "av"):
         __import__(package)
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"precomputation needs {package}, which cannot be imported ({error}): pip install 'reelkv[precompute]'", allow_module_level=True)
+
+import torch
+
+torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
