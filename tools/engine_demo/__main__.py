@@ -24,6 +24,12 @@ def main() -> None:
     parser.add_argument("--profile", default="vidkv-1.5-1.58", help="how pages are stored (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=3, help="of each session (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="times are medians of so many (default: %(default)s)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="that the model computes with, with the store and without (default: %(default)s: with more, whatever else runs on the machine makes them wait for each other)",
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         Demo(options, Path(folder)).run()
@@ -37,14 +43,15 @@ class Demo:
         heading("The clip is run through the model once, and its cache stored")
         self.precompute("--profile", self.options.profile)
         heading("Two sessions about it; every turn is a process of its own, which finds the turns before in the store")
-        turns = []
+        turns: list[dict] = []
         for index in range(self.options.turns):
             for session, questions in CHATS.items():
                 turns.append(self.turn(session, questions[index % len(questions)], self.options.profile))
         heading("The same, stored bit for bit: what is left is rounding")
         self.precompute("--profile", "exact", "--tenant", "exact")
         exact = self.turn("witness", CHATS["alice"][0], "exact", "--tenant", "exact")
-        heading(f"Times are seconds, medians of {self.options.rounds}; KL in nats a token")
+        threads = "1 thread" if self.options.threads == 1 else f"{self.options.threads} threads"
+        heading(f"Seconds on {threads}, medians of {self.options.rounds}; KL in nats a token, mean over the answer")
         print_table([*turns, exact])
         shares = [turn["with_store"]["first_token"] / turn["without"]["prefill"] for turn in turns]
         restores = [turn["with_store"]["restoring"] / turn["with_store"]["first_token"] for turn in turns]
@@ -62,7 +69,7 @@ class Demo:
         command[:1] = [sys.executable, "-m", "reelkv.precompute"]
         command[command.index(self.options.clip.name)] = str(self.options.clip)
         command[command.index(self.options.model.name)] = str(self.options.model)
-        run([*command, "--store", str(self.store)])
+        self.in_process([*command, "--store", str(self.store)])
 
     def turn(self, session: str, question: str, profile: str, *arguments: str) -> dict:
         command = [
@@ -70,17 +77,17 @@ class Demo:
             "--store", self.store, "--history", self.folder / f"{session}.json", "--session", session, "--question", question,
             "--profile", profile, "--rounds", self.options.rounds, *arguments,
         ]  # fmt: skip
-        turn = json.loads(run([str(argument) for argument in command], is_captured=True))
+        turn = json.loads(self.in_process([str(argument) for argument in command], is_captured=True))
         print(f"{session} (process {turn['process']}): {question}\n  > {' '.join(turn['answer'].split())}", flush=True)
         return turn
 
 
-def run(command: list[str], is_captured: bool = False) -> str:
-    quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    done = subprocess.run(command, env=os.environ | quiet, stdout=subprocess.PIPE if is_captured else None, text=True)
-    if done.returncode != 0:
-        sys.exit(done.returncode)
-    return done.stdout or ""
+    def in_process(self, command: list[str], is_captured: bool = False) -> str:
+        settings = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "OMP_NUM_THREADS": str(self.options.threads)}
+        done = subprocess.run(command, env=os.environ | settings, stdout=subprocess.PIPE if is_captured else None, text=True)
+        if done.returncode != 0:
+            sys.exit(done.returncode)
+        return done.stdout or ""
 
 
 def heading(text: str) -> None:

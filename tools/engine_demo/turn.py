@@ -24,7 +24,6 @@ ANSWER_TOKENS_MAX = 24
 
 def main() -> None:
     options = arguments()
-    torch.set_num_threads(os.cpu_count() or 1)
     engine = load(options.model, device="cpu")
     clip = open_clip(options.clip, Sampling(frames=options.frames))
     history = json.loads(options.history.read_text()) if options.history.exists() else []

@@ -111,6 +111,8 @@ def _run(options: argparse.Namespace, reporter: Reporter) -> Result:
     from . import loading
 
     loading.check_folder(options.model)  # before a long clip is decoded
+    if options.quiet or not sys.stderr.isatty():
+        loading.hide_progress()
     clip = _clip(options.video, sampling, reporter)
     decoded = time.monotonic()
     with Store.open_or_create(options.store) as store:

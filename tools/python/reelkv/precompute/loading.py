@@ -51,6 +51,15 @@ def load(folder: str | os.PathLike[str], device: str | None = None, dtype: str |
         raise PrecomputeError(f"the model cannot be put on {device}: {_first_line(error)}") from None
 
 
+def hide_progress() -> None:
+    """Has transformers show no bars of its own, in this process."""
+    try:
+        from transformers.utils import logging
+    except ImportError:
+        return  # `load` says so
+    logging.disable_progress_bar()
+
+
 def _default_device(torch: Any) -> str:
     if torch.cuda.is_available():
         return "cuda"
