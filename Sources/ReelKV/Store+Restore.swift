@@ -72,7 +72,7 @@ extension Store {
             return
         }
         let threads = threads ?? Platform.processorCount
-        let reading = BackgroundWork(label: "reelkv.read-ahead")
+        let reading = BackgroundWork()
         defer { try? reading.wait() }
         try readAhead(pages, layers: layers, threads: threads, reading)
         let order = LayerOrder(layers: layers, parts: pages.count)

@@ -25,7 +25,7 @@ public func reelkv_restore_begin(
     attempt {
         let place = try output(job, "job")
         let plan = try RestorePlan(store: store, prefix: prefix, options: options, memory: layers, count: layer_count)
-        place.pointee = Handles.make(try RestoreJob.begin(plan))
+        place.pointee = Handles.make(try RestoreJob(plan))
     }
 }
 

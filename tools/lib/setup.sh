@@ -80,6 +80,11 @@ need_python() {
     python="$root/.venv/bin/python"
 }
 
+# library_path: builds libreelkv.so, and prints where it lies.
+library_path() {
+    tools/library | tail -n 1 | sed 's/  [0-9]* bytes$//'
+}
+
 # need_models: a virtual environment at .venv-models with torch, transformers and what else runs real models; sets $models_python.
 need_models() {
     command -v python3 >/dev/null || need_packages python3

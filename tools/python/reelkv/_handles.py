@@ -47,7 +47,7 @@ class Handle:
 
     def check_process(self) -> None:
         """Raises Forked in a child of the process that made this."""
-        if self._forks != _forks:
+        if self.is_of_parent:
             raise Forked(
                 f"this {self._noun} was opened before fork(), in another process: locks and threads do not survive that. "
                 "Open the store anew in the child process (with multiprocessing, use the 'spawn' start method or open it in the worker)"
@@ -56,6 +56,11 @@ class Handle:
     @property
     def is_closed(self) -> bool:
         return self._is_closing
+
+    @property
+    def is_of_parent(self) -> bool:
+        """Whether this process is a child of the one that made it."""
+        return self._forks != _forks
 
     def __enter__(self) -> int:
         self.check_process()
@@ -76,7 +81,7 @@ class Handle:
 
     def close(self) -> None:
         """Lets go of it. Once is enough, more does no harm; in a child process it only forgets it."""
-        if self._forks != _forks:
+        if self.is_of_parent:
             self._is_closing = True
             self._finalizer.detach()
             return

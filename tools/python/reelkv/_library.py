@@ -22,12 +22,12 @@ _SOURCES = _HERE.parents[2]
 
 def candidates() -> list[Path]:
     """Where the library is looked for, in this order: what `REELKV_LIBRARY` names, and nothing else if it is set; the one that a wheel
-    brings along; a release build of the sources that this file lies in."""
+    brings along; what `tools/library` built of the sources that this file lies in."""
     if named := os.environ.get("REELKV_LIBRARY"):
         return [Path(named)]
     places = [_HERE / "_lib" / _NAME]
     if (_SOURCES / "Package.swift").is_file():
-        places.append(_SOURCES / ".build" / "release" / _NAME)
+        places.append(_SOURCES / ".build-library" / "release" / _NAME)
     return places
 
 

@@ -65,7 +65,8 @@ def destination(array: Array, what: str) -> View:
         raise InvalidArgument(
             f"{what} must be a numpy array or a torch tensor, not {type(array).__name__}: restore into numpy and convert"
         )
-    if any(stride == 0 and length > 1 for stride, length in zip(view.strides, view.shape)):
+    is_expanded = any(stride == 0 and length > 1 for stride, length in zip(view.strides, view.shape))
+    if is_expanded and 0 not in view.shape:
         raise InvalidArgument(f"{what} is an expanded tensor, whose elements share memory: pass a tensor of its own")
     return view
 

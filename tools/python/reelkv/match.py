@@ -184,6 +184,15 @@ class Match:
         """
         return RestoreJob(self, restoring.plan(self, layers, tokens, into, threads, dtype, as_torch))
 
+    def __copy__(self) -> Match:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Match:
+        return self  # it does not change
+
+    def __reduce__(self) -> str:
+        raise TypeError("a match is of this process's open store and cannot be pickled: match again where it is needed")
+
     def close(self) -> None:
         """Lets go of it now, not when nothing refers to it any more."""
         self._handle.close()

@@ -185,6 +185,9 @@ class RestoreJob:
         """
         if self._handle is None or self._handle.is_closed:
             return
+        if self._handle.is_of_parent:
+            self._handle.close()
+            return
         with self._lock:
             try:
                 pointer = self._handle.take()
