@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import PrecomputeError, extra
 
@@ -64,9 +65,9 @@ class Clip:
 
     name: str
     sha256: str
-    pixels: np.ndarray
-    seconds: np.ndarray
-    indices: np.ndarray
+    pixels: NDArray[np.uint8]
+    seconds: NDArray[np.float64]
+    indices: NDArray[np.int64]
     source_frames: int
     source_fps: float
     sampling: Sampling
@@ -169,7 +170,7 @@ def _sampled(
     stream.thread_type = "AUTO"
     targets = _targets(sampling, span)
     target = next(targets, None)
-    pixels: list[np.ndarray] = []
+    pixels: list[NDArray[np.uint8]] = []
     seconds: list[float] = []
     indices: list[int] = []
     index_in_part = 0
@@ -218,7 +219,7 @@ def _frames(path: Path, container: InputContainer) -> Iterator[VideoFrame]:
         ) from None
 
 
-def _check(path: Path, pixels: list[np.ndarray], sampling: Sampling) -> None:
+def _check(path: Path, pixels: list[NDArray[np.uint8]], sampling: Sampling) -> None:
     if not pixels:
         raise PrecomputeError(f"{path} has no frames that can be decoded there")
     if sampling.frames is not None and len(pixels) < sampling.frames:

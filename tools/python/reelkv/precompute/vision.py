@@ -76,7 +76,7 @@ def _passes_by_grid(model: Any, inputs: dict[str, Any], pixels: torch.Tensor, pe
             part = grid.clone()
             part[0, 0] = count
             (features,) = model.get_video_features(pixels[first * rows : (first + count) * rows], part).pooler_output
-            return features  # type: ignore[no-any-return]
+            return features
 
         yield count, count * rows // merged, encode
 
@@ -93,7 +93,7 @@ def _passes_by_frame(model: Any, inputs: dict[str, Any], pixels: torch.Tensor, p
 
         def encode(first: int = first, count: int = count, end: int = end) -> torch.Tensor:
             features = model.get_video_features(pixels[:, first : first + count]).pooler_output[0]
-            return features[: count * each + end]  # type: ignore[no-any-return]
+            return features[: count * each + end]
 
         yield count, count * each + end, encode
 
