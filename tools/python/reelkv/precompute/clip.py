@@ -182,7 +182,7 @@ def _sampled(
         if sampling.end is not None and time >= sampling.end - half:
             break
         if target is not None and time >= target - half:
-            pixels.append(frame.to_ndarray(format="rgb24"))
+            pixels.append(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
             seconds.append(time)
             indices.append(index_in_part)
             progress(len(pixels))
