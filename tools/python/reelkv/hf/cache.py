@@ -201,6 +201,10 @@ class Cache:
             return saving.into_session(sequence, start, finish)
         return saving.into_video(sequence, start, finish, replace)
 
+    def engine_state(self, past: Any) -> bytes | None:
+        """What the model keeps beside this cache, as `Writer.finish` takes it; None where that is nothing."""
+        return self._keeper.encoded(past)
+
     # In one go
 
     def generate(
