@@ -40,6 +40,10 @@ class Demo:
         self.options, self.folder, self.store = options, folder, folder / "store"
 
     def run(self) -> None:
+        print(
+            "\nThe model is SmolLM2-135M-Instruct behind DINOv2, both as they were trained. The map between them is not trained: the model answers"
+            "\nwithout having understood the video. What is shown is what the store does."
+        )
         heading("The clip is run through the model once, and its cache stored")
         self.precompute("--profile", self.options.profile)
         heading("Two sessions about it; every turn is a process of its own, which finds the turns before in the store")
