@@ -1,4 +1,4 @@
-// swift-tools-version: 6.2
+// swift-tools-version: 6.3
 import PackageDescription
 
 let swiftSettings: [SwiftSetting] = [
@@ -16,6 +16,9 @@ let package = Package(
     platforms: [.macOS(.v15)],
     products: [
         .library(name: "ReelKV", targets: ["ReelKV"]),
+        .library(name: "KVCacheBridge", targets: ["KVCacheBridge"]),
+        // tools/library builds it as libreelkv.so: that name belongs to the program below.
+        .library(name: "ReelKVC", type: .dynamic, targets: ["ReelKVC"]),
         .executable(name: "reelkv", targets: ["reelkv"]),
     ],
     dependencies: [
@@ -35,12 +38,18 @@ let package = Package(
         .target(name: "Safetensors", swiftSettings: swiftSettings),
         .target(name: "Rendering", dependencies: ["CZlib"], swiftSettings: swiftSettings),
         .target(name: "ReelKV", dependencies: ["LMDB", "KVCodec", "CSodium"], swiftSettings: swiftSettings),
+        .target(name: "KVCacheBridge", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .target(name: "ModelSpecFiles", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
+        .target(name: "Reports", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .target(name: "TraceReplay", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
+        .target(name: "CReelKV"),
+        .target(
+            name: "ReelKVC", dependencies: ["CReelKV", "LMDB", "ReelKV", "KVCodec", "ModelSpecFiles", "Reports"],
+            swiftSettings: swiftSettings),
         .executableTarget(
             name: "reelkv",
             dependencies: [
-                "ReelKV", "Safetensors", "KVMetrics", "Rendering", "ModelSpecFiles",
+                "ReelKV", "Safetensors", "KVMetrics", "Rendering", "ModelSpecFiles", "Reports",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Sources/reelkv-cli",
@@ -48,7 +57,7 @@ let package = Package(
         .executableTarget(
             name: "reelkv-bench",
             dependencies: [
-                "ReelKV", "Safetensors", "KVMetrics", "Rendering", "TraceReplay",
+                "ReelKV", "Safetensors", "KVMetrics", "Rendering", "Reports", "TraceReplay",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: swiftSettings),
@@ -58,8 +67,9 @@ let package = Package(
             name: "KVCodecTests", dependencies: ["KVCodec", "KVMetrics", "Safetensors"], swiftSettings: swiftSettings),
         .testTarget(name: "SafetensorsTests", dependencies: ["Safetensors"], swiftSettings: swiftSettings),
         .testTarget(name: "RenderingTests", dependencies: ["Rendering", "CZlib"], swiftSettings: swiftSettings),
+        .testTarget(name: "ReportsTests", dependencies: ["Reports"], swiftSettings: swiftSettings),
         .testTarget(
-            name: "ReelKVTests", dependencies: ["ReelKV", "LMDB", "KVMetrics", "Safetensors", "TraceReplay"],
+            name: "ReelKVTests", dependencies: ["ReelKV", "KVCacheBridge", "LMDB", "KVMetrics", "Safetensors", "TraceReplay"],
             swiftSettings: swiftSettings),
         .testTarget(
             name: "ModelSpecFilesTests", dependencies: ["ModelSpecFiles", "ReelKV", "KVCodec"], swiftSettings: swiftSettings),

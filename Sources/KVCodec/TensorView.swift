@@ -51,14 +51,21 @@ public struct TensorLayout: Hashable, Sendable {
         return last + 1
     }
 
+    /// Bytes from the first to past the last element; nil when a size or stride is negative or the sum overflows.
+    package func byteCount(of elementType: ElementType) -> Int? {
+        guard let (bytes, overflow) = extent()?.multipliedReportingOverflow(by: elementType.byteCount), !overflow else {
+            return nil
+        }
+        return bytes
+    }
+
     /// Throws unless a tensor of this layout, `offset` bytes into memory of `byteCount` bytes, lies within that memory.
     func check(elementType: ElementType, offset: Int, byteCount: Int) throws(CodecError) {
-        guard let extent = extent() else {
+        guard let size = self.byteCount(of: elementType) else {
             throw .invalid("tensor [\(heads), \(tokens), \(dim)] has a negative size or stride, or is too large to address")
         }
-        let (size, overflow) = extent.multipliedReportingOverflow(by: elementType.byteCount)
-        let (end, carry) = size.addingReportingOverflow(offset)
-        guard offset >= 0, !overflow, !carry, end <= byteCount else {
+        let (end, overflow) = size.addingReportingOverflow(offset)
+        guard offset >= 0, !overflow, end <= byteCount else {
             throw .invalid(
                 "tensor [\(heads), \(tokens), \(dim)] of \(elementType.name) with strides "
                     + "[\(headStride), \(tokenStride), \(channelStride)] at byte \(offset) does not fit its \(byteCount) bytes")

@@ -12,11 +12,11 @@ import Synchronization
 /// A mutex and a condition variable, for state that some threads wait on.
 ///
 /// `Synchronization.Mutex` has nothing to wait with, and the reader gate, the registry and their waiters need one lock for both.
-final class Monitor: @unchecked Sendable {
+package final class Monitor: @unchecked Sendable {
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
     private let condition: UnsafeMutablePointer<pthread_cond_t>
 
-    init() {
+    package init() {
         mutex = .allocate(capacity: 1)
         condition = .allocate(capacity: 1)
         pthread_mutex_init(mutex, nil)
@@ -30,16 +30,16 @@ final class Monitor: @unchecked Sendable {
         mutex.deallocate()
     }
 
-    func lock() { pthread_mutex_lock(mutex) }
+    package func lock() { pthread_mutex_lock(mutex) }
 
-    func unlock() { pthread_mutex_unlock(mutex) }
+    package func unlock() { pthread_mutex_unlock(mutex) }
 
     /// Gives the lock up until ``broadcast()``; may also return without one, so callers re-check their condition.
-    func wait() { pthread_cond_wait(condition, mutex) }
+    package func wait() { pthread_cond_wait(condition, mutex) }
 
-    func broadcast() { pthread_cond_broadcast(condition) }
+    package func broadcast() { pthread_cond_broadcast(condition) }
 
-    func withLock<R>(_ body: () throws -> R) rethrows -> R {
+    package func withLock<R>(_ body: () throws -> R) rethrows -> R {
         lock()
         defer { unlock() }
         return try body()
@@ -47,13 +47,13 @@ final class Monitor: @unchecked Sendable {
 }
 
 /// A value behind a lock, and one that ThreadSanitizer sees: `Synchronization.Mutex` makes its own of system calls.
-final class Locked<Value>: @unchecked Sendable {
+package final class Locked<Value>: @unchecked Sendable {
     private let monitor = Monitor()
     private var value: Value
 
-    init(_ value: Value) { self.value = value }
+    package init(_ value: Value) { self.value = value }
 
-    func withLock<R>(_ body: (inout Value) throws -> R) rethrows -> R {
+    package func withLock<R>(_ body: (inout Value) throws -> R) rethrows -> R {
         try monitor.withLock { try body(&value) }
     }
 }
@@ -78,6 +78,9 @@ struct ThreadID: Equatable, Sendable {
 /// Counts the forks between this process and the first one, so that "was this opened before a fork?" costs one load
 /// where `getpid()` costs a system call. The registry installs the handler that counts (`EnvironmentRegistry`).
 let forkGeneration = Atomic<Int>(0)
+
+/// How often this process and those it comes from were forked since the first environment was opened.
+package func forkCount() -> Int { forkGeneration.load(ordering: .relaxed) }
 
 /// A file by what it is and not by what it is called: links to one file have one identity.
 struct FileIdentity: Hashable, Sendable {

@@ -1,33 +1,23 @@
-import Dispatch
 import Synchronization
 
 /// One piece of work at a time on another thread, for one owner that waits for it before it begins the next.
 ///
-/// What the work touches is the owner's again once ``wait()`` has returned.
+/// What the work touches is the owner's again once ``wait()`` has returned, and what it alone held is let go of by then.
 final class BackgroundWork {
-    private let queue: DispatchQueue
+    private var task: BackgroundTask?
     private let outcome = Outcome()
-    private var isRunning = false
 
     private final class Outcome: Sendable {
         let failure = Mutex<(any Error)?>(nil)
-        let done = DispatchSemaphore(value: 0)
-    }
-
-    init(label: String) {
-        queue = DispatchQueue(label: label, qos: .userInitiated)
     }
 
     /// Runs `body` on another thread, after what ran before.
     ///
-    /// - Throws: what that threw; then `body` does not run.
+    /// - Throws: what that threw, or `StoreError.inputOutput` where there is no thread; then `body` does not run.
     func begin(_ body: @escaping () throws -> Void) throws {
         try wait()
-        isRunning = true
-        nonisolated(unsafe) let body = body
-        queue.async { [outcome] in
+        task = try Workers.begin { [outcome] in
             do { try body() } catch { outcome.failure.withLock { $0 = error } }
-            outcome.done.signal()
         }
     }
 
@@ -35,9 +25,8 @@ final class BackgroundWork {
     ///
     /// - Throws: what the work threw, once.
     func wait() throws {
-        guard isRunning else { return }
-        outcome.done.wait()
-        isRunning = false
+        guard let task = task.take() else { return }
+        task.wait()
         if let error = outcome.failure.withLock({ $0.take() }) { throw error }
     }
 

@@ -39,7 +39,7 @@ final class PagePublisher {
     /// Where the index holds `head`; nil before the first flush: what is appended in one go needs no head of its own.
     private var building: BuildingKey?
     private var pending = Batch()
-    private let background = BackgroundWork(label: "reelkv.publish")
+    private let background = BackgroundWork()
     /// What was published and was not stored before.
     private var newNodes: [EvictionMemory.PathNode] = []
     /// Published together: a commit waits for the disk, so a few pages share one.

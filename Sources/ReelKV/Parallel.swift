@@ -1,11 +1,17 @@
-import Dispatch
 import Synchronization
 
 /// Work on all cores, in order.
 enum Parallel {
     /// Runs the codec's work per layer on all cores.
     static func perLayer(count: Int, body: @Sendable (Int) -> Void) {
-        DispatchQueue.concurrentPerform(iterations: count, execute: body)
+        let next = Atomic(0)
+        Workers.share(min(count, Platform.processorCount)) { _ in
+            while true {
+                let item = next.wrappingAdd(1, ordering: .relaxed).oldValue
+                guard item < count else { return }
+                body(item)
+            }
+        }
     }
 
     /// Calls `body` for 0..<count, several at a time; lower numbers are begun first. The first error ends the work: what has begun
@@ -16,17 +22,14 @@ enum Parallel {
     static func forEach(_ count: Int, threads: Int, _ body: (_ item: Int, _ worker: Int) throws -> Void) throws {
         let next = Atomic(0)
         let failure = Mutex<(any Error)?>(nil)
-        withoutActuallyEscaping(body) { body in
-            nonisolated(unsafe) let body = body
-            DispatchQueue.concurrentPerform(iterations: max(1, min(threads, count))) { worker in
-                while failure.withLock({ $0 == nil }) {
-                    let item = next.wrappingAdd(1, ordering: .relaxed).oldValue
-                    guard item < count else { return }
-                    do {
-                        try body(item, worker)
-                    } catch {
-                        failure.withLock { $0 = $0 ?? error }
-                    }
+        Workers.share(min(threads, count)) { worker in
+            while failure.withLock({ $0 == nil }) {
+                let item = next.wrappingAdd(1, ordering: .relaxed).oldValue
+                guard item < count else { return }
+                do {
+                    try body(item, worker)
+                } catch {
+                    failure.withLock { $0 = $0 ?? error }
                 }
             }
         }

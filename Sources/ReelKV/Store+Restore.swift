@@ -72,7 +72,7 @@ extension Store {
             return
         }
         let threads = threads ?? Platform.processorCount
-        let reading = BackgroundWork(label: "reelkv.read-ahead")
+        let reading = BackgroundWork()
         defer { try? reading.wait() }
         try readAhead(pages, layers: layers, threads: threads, reading)
         let order = LayerOrder(layers: layers, parts: pages.count)
@@ -166,7 +166,8 @@ extension LayerDestination {
         LayerDestination(key: try key?.tokens(range), value: try value?.tokens(range))
     }
 
-    fileprivate func check(layer: Int, geometry: LayerGeometry, tokens: Int) throws {
+    /// - Throws: `StoreError.modelMismatch` for memory of another shape than the layer's.
+    package func check(layer: Int, geometry: LayerGeometry, tokens: Int) throws {
         for (what, view, dim) in [("key", key, geometry.keyDim), ("value", value, geometry.valueDim)] {
             guard let view else { continue }
             guard view.heads == geometry.keyValueHeads, view.tokens == tokens, view.dim == dim else {

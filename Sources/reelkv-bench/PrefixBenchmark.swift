@@ -2,6 +2,7 @@ import ArgumentParser
 import KVCodec
 import ReelKV
 import Rendering
+import Reports
 
 /// The longest prefix of a query among very many stored pages. Index only: the pages have no images.
 struct PrefixBenchmark: ParsableCommand {

@@ -3,6 +3,7 @@ import Dispatch
 import KVCodec
 import KVMetrics
 import Rendering
+import Reports
 
 /// What each profile stores and what it loses, on captured caches.
 struct ProfileBenchmark: ParsableCommand {

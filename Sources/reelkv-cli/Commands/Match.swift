@@ -2,6 +2,7 @@ import ArgumentParser
 import KVCodec
 import ReelKV
 import Rendering
+import Reports
 import Safetensors
 
 struct MatchCommand: ParsableCommand {
@@ -114,7 +115,7 @@ struct MatchReport: Encodable {
             Page(
                 firstToken: page.tokens.lowerBound,
                 tokens: min(page.tokens.upperBound, prefix.tokenCount) - page.tokens.lowerBound,
-                profile: ProfileArgument.name(of: page.profileID), tail: page.isTail, keyError: page.keyError,
+                profile: Profile.name(of: page.profileID), tail: page.isTail, keyError: page.keyError,
                 valueError: page.valueError, bytes: page.imageBytes)
         }
     }

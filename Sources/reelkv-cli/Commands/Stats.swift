@@ -1,6 +1,7 @@
 import ArgumentParser
 import ReelKV
 import Rendering
+import Reports
 
 struct StatsCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -24,78 +25,7 @@ struct StatsCommand: ParsableCommand {
     }
 }
 
-struct StatsReport: Encodable {
-    struct Profile: Encodable {
-        var profile: String
-        var pages: Int
-        var tokens: Int
-        var elements: Int
-        var storedBytes: Int
-        var bitsPerElement: Double
-        var exactBytes: Int
-        var ratio: Double
-
-        enum CodingKeys: String, CodingKey {
-            case profile, pages, tokens, elements, ratio
-            case storedBytes = "stored_bytes"
-            case bitsPerElement = "bits_per_element"
-            case exactBytes = "exact_bytes"
-        }
-
-        init(_ profile: StoreStatistics.Profile) {
-            self.profile = ProfileArgument.name(of: profile.profileID)
-            pages = profile.pages
-            tokens = profile.tokens
-            elements = profile.elements
-            storedBytes = profile.imageBytes
-            bitsPerElement = profile.bitsPerElement
-            exactBytes = profile.exactBytes
-            ratio = profile.imageBytes > 0 ? Double(profile.exactBytes) / Double(profile.imageBytes) : 0
-        }
-    }
-
-    var tokens: Int
-    var elements: Int
-    var storedBytes: Int
-    var indexBytes: Int
-    var bitsPerElement: Double
-    var exactBytes: Int
-    var ratio: Double
-    var models: Int
-    var tenants: Int
-    var videos: Int
-    var sessions: Int
-    var building: Int
-    var profiles: [Profile]
-    var volumes: [VolumeReport]
-    var usage: UsageReport
-
-    enum CodingKeys: String, CodingKey {
-        case tokens, elements, ratio, models, tenants, videos, sessions, building, profiles, volumes, usage
-        case storedBytes = "stored_bytes"
-        case indexBytes = "index_bytes"
-        case bitsPerElement = "bits_per_element"
-        case exactBytes = "exact_bytes"
-    }
-
-    init(_ statistics: StoreStatistics) {
-        tokens = statistics.tokens
-        elements = statistics.elements
-        storedBytes = statistics.storedBytes
-        indexBytes = statistics.indexBytes
-        bitsPerElement = statistics.bitsPerElement
-        exactBytes = statistics.exactBytes
-        ratio = statistics.ratio
-        models = statistics.models
-        tenants = statistics.tenants
-        videos = statistics.videos
-        sessions = statistics.sessions
-        building = statistics.building
-        profiles = statistics.profiles.map(Profile.init)
-        volumes = statistics.volumes.map(VolumeReport.init)
-        usage = UsageReport(statistics)
-    }
-
+extension StatsReport {
     /// How the store compares with the bare tensors.
     private var comparison: String {
         guard exactBytes > 0, storedBytes > 0 else { return "" }

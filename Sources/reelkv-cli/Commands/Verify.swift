@@ -1,6 +1,7 @@
 import ArgumentParser
 import ReelKV
 import Rendering
+import Reports
 import Synchronization
 
 struct VerifyCommand: ParsableCommand {
@@ -43,33 +44,7 @@ struct VerifyCommand: ParsableCommand {
     }
 }
 
-struct VerifyReport: Encodable {
-    struct Problem: Encodable {
-        var kind: String
-        var subject: String
-        var message: String
-    }
-
-    var sound: Bool
-    var nodes: Int
-    var pages: Int
-    var sequences: Int
-    var volumes: Int
-    var bytes: Int
-    var quarantined: Int
-    var problems: [Problem]
-
-    init(_ report: VerificationReport) {
-        sound = report.isSound
-        nodes = report.nodes
-        pages = report.pages
-        sequences = report.heads
-        volumes = report.volumes
-        bytes = report.bytes
-        quarantined = report.quarantined
-        problems = report.problems.map { Problem(kind: $0.kind.rawValue, subject: $0.subject, message: $0.message) }
-    }
-
+extension VerifyReport {
     func text() -> String {
         var text =
             "checked \(counted(nodes, "record")), \(counted(pages, "page")) (\(Format.bytes(bytes))), "

@@ -1,5 +1,7 @@
+import KVCodec
 import ReelKV
 import Rendering
+import Reports
 
 /// A page as listings show it.
 struct PageReport: Encodable {
@@ -33,7 +35,7 @@ struct PageReport: Encodable {
         tenant = page.tenant
         firstToken = page.tokens.lowerBound
         tokens = page.tokens.count
-        profile = ProfileArgument.name(of: page.profileID)
+        profile = Profile.name(of: page.profileID)
         tail = page.isTail
         keyError = page.keyError
         valueError = page.valueError

@@ -12,7 +12,4 @@ struct ProfileArgument: ExpressibleByArgument {
 
     static let allValueStrings = Profile.all.map(\.name)
     static var defaultCompletionKind: CompletionKind { .list(allValueStrings) }
-
-    /// The name of a profile that the store knows by number.
-    static func name(of id: UInt16) -> String { Profile.numbered(id)?.name ?? "profile-\(id)" }
 }

@@ -1,5 +1,7 @@
+import KVCodec
 import ReelKV
 import Rendering
+import Reports
 
 /// The bounds of a store, and how much of them is used.
 struct QuotaReport: Encodable {
@@ -32,7 +34,7 @@ struct QuotaReport: Encodable {
         freeBytes = space.freeBytes
         policy = settings.policy.name
         ttlSeconds = settings.unusedSecondsMax
-        demoteTo = settings.demotion.map { ProfileArgument.name(of: $0.profile.id) }
+        demoteTo = settings.demotion.map { Profile.name(of: $0.profile.id) }
         demoteAfterSeconds = settings.demotion?.unusedSeconds
         tenants = space.tenants.map(TenantQuotaReport.init)
     }

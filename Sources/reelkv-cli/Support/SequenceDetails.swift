@@ -1,6 +1,7 @@
 import KVCodec
 import ReelKV
 import Rendering
+import Reports
 
 /// Everything `show` says of a video or session without decoding it.
 struct SequenceDetails: Encodable {
@@ -63,7 +64,7 @@ struct SequenceDetails: Encodable {
         name = info.name.description
         tenant = info.name.tenant
         model = info.model
-        profile = ProfileArgument.name(of: info.profileID)
+        profile = Profile.name(of: info.profileID)
         pinned = info.isPinned
         tokens = info.tokenCount
         readableTokens = prefix.tokenCount

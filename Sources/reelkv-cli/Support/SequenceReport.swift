@@ -1,5 +1,7 @@
+import KVCodec
 import ReelKV
 import Rendering
+import Reports
 
 /// A video or session as listings show it.
 struct SequenceReport: Encodable {
@@ -19,7 +21,7 @@ struct SequenceReport: Encodable {
         name = info.name.description
         tenant = info.name.tenant
         model = info.model
-        profile = ProfileArgument.name(of: info.profileID)
+        profile = Profile.name(of: info.profileID)
         tokens = info.tokenCount
         frames = info.frames.count
         turns = info.turns.count

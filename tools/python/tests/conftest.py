@@ -1,10 +1,10 @@
 import pytest
 
-from support import Command, find_command
+from .command import Command, find_command
 
 
 @pytest.fixture(scope="session")
-def reelkv() -> Command:
+def command() -> Command:
     """The built `reelkv` command."""
     path = find_command()
     if path is None:

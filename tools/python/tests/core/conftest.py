@@ -1,0 +1,23 @@
+import pytest
+
+import reelkv
+from reelkv import Store
+
+from .caches import MODEL
+
+
+@pytest.fixture(scope="session")
+def library() -> str:
+    """Where libreelkv lies."""
+    try:
+        return reelkv.library_path()
+    except reelkv.LibraryUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def store(library, tmp_path):
+    """A store of small pages, with a model."""
+    with Store.create(tmp_path / "store", page_tokens=32) as opened:
+        opened.add_model(MODEL)
+        yield opened
