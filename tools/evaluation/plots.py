@@ -55,7 +55,8 @@ def bits_and_kl(results: dict):
         detail.set_title(f"{KINDS[kind]}: profiles below {DETAIL_BITS_MAX} bits", fontsize=9)
         _scatter(whole, points, BITS_TICKS)
         _scatter(detail, close, DETAIL_TICKS, detailed=True)
-        whole.legend(loc="lower left")
+        if points:
+            whole.legend(loc="lower left")
         apart = {name: point for name, point in points.items() if name not in close}
         named += [(whole, apart), (detail, close)]
     figure.suptitle(f"What is stored, and what it costs in answers ({results['model']['name']})")
@@ -66,6 +67,9 @@ def bits_and_kl(results: dict):
 
 
 def _scatter(axes, points: dict[str, dict], ticks: list[float], detailed: bool = False):
+    if not points:
+        axes.set_axis_off()
+        return
     for is_profile, marker, label in ((True, "o", "ReelKV's profiles: all bytes of the store"), (False, "s", "others: codes and metadata")):
         own = [point for point in points.values() if point["is_profile"] == is_profile]
         x, y = [point["bits"] for point in own], [point["kl"] for point in own]

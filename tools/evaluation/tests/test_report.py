@@ -79,6 +79,9 @@ def test_a_run_without_profiles_or_clips_can_be_reported(results, tmp_path):
     results["passages"] = results["passages"][:2]
     assert len(cells(report.summary(results))) == 3
     assert len(plots.plots(results, tmp_path)) == 4
+    # Nor need anything be lossy.
+    results["rows"] = [row("exact", "gpl-3", "text", 0.0), row("exact", "manual", "text", 0.0)]
+    assert len(plots.plots(results, tmp_path)) == 4
 
 
 def test_labels_do_not_hide_each_other():
