@@ -163,19 +163,19 @@ class PublishedVidKV(Contender):
     def measure_round(self, measured: Measurements):
         import torch
 
-        from . import published
+        from baselines import vidkv
 
         tensors_of = {name: torch.from_numpy(tensors.floats(array[0])) for name, array in self.cache.items()}
         encoded = {}
 
         def encode():
             for name, x in tensors_of.items():
-                encoded[name] = published.encode_key(x) if name.endswith("key") else published.encode_value(x)
+                encoded[name] = vidkv.encode_key(x) if name.endswith("key") else vidkv.encode_value(x)
 
         def decode():
             for name, codes in encoded.items():
                 shape = tensors_of[name].shape
-                x = published.decode_key(codes, shape) if name.endswith("key") else published.decode_value(codes)
+                x = vidkv.decode_key(codes, shape) if name.endswith("key") else vidkv.decode_value(codes)
                 x.to(torch.bfloat16)
 
         with torch.inference_mode():

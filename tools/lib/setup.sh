@@ -108,13 +108,14 @@ need_models() {
     printf '%s\n' "$wanted" >.venv-models/requirements.cksum
 }
 
-# need_clip: a clip of a street, from Debian's package of OpenCV's samples, at .venv-models/vtest.avi; sets $clip, unless it is set.
+# need_clip: clips from Debian's package of OpenCV's samples, at .venv-models/vtest.avi (a street) and .venv-models/Megamind.avi; sets
+# $clip to the first, unless it is set.
 need_clip() {
     [ -n "${clip:-}" ] && return 0
     clip="$root/.venv-models/vtest.avi"
-    [ -f "$clip" ] && return 0
+    [ -f "$clip" ] && [ -f .venv-models/Megamind.avi ] && return 0
     command -v apt-get >/dev/null || fail "the clip comes in a package of Debian's, which is not this system: name one with --clip FILE"
-    say "vtest.avi from the package opencv-doc (95 MB)"
+    say "vtest.avi and Megamind.avi from the package opencv-doc (95 MB)"
     local folder
     folder="$(mktemp -d)"
     (
@@ -122,9 +123,9 @@ need_clip() {
         chmod 755 .
         # A machine that never asked has no package lists yet.
         apt-get download -qq opencv-doc 2>/dev/null || { as_root apt-get update -qq && apt-get download -qq opencv-doc; }
-        dpkg-deb --fsys-tarfile opencv-doc_*.deb | tar --extract --wildcards --to-stdout '*/vtest.avi' >vtest.avi
+        dpkg-deb --fsys-tarfile opencv-doc_*.deb | tar --extract --wildcards --transform 's|.*/||' '*/vtest.avi' '*/Megamind.avi'
     ) || { rm -rf "$folder" && fail "the package opencv-doc could not be had: name a clip with --clip FILE"; }
-    mv "$folder/vtest.avi" "$clip"
+    mv "$folder/Megamind.avi" "$folder/vtest.avi" .venv-models
     rm -rf "$folder"
 }
 
