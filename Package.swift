@@ -16,6 +16,7 @@ let package = Package(
     platforms: [.macOS(.v15)],
     products: [
         .library(name: "ReelKV", targets: ["ReelKV"]),
+        .library(name: "KVCacheBridge", targets: ["KVCacheBridge"]),
         // tools/library builds it as libreelkv.so: that name belongs to the program below.
         .library(name: "ReelKVC", type: .dynamic, targets: ["ReelKVC"]),
         .executable(name: "reelkv", targets: ["reelkv"]),
@@ -37,6 +38,7 @@ let package = Package(
         .target(name: "Safetensors", swiftSettings: swiftSettings),
         .target(name: "Rendering", dependencies: ["CZlib"], swiftSettings: swiftSettings),
         .target(name: "ReelKV", dependencies: ["LMDB", "KVCodec", "CSodium"], swiftSettings: swiftSettings),
+        .target(name: "KVCacheBridge", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .target(name: "ModelSpecFiles", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .target(name: "Reports", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .target(name: "TraceReplay", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
@@ -67,7 +69,7 @@ let package = Package(
         .testTarget(name: "RenderingTests", dependencies: ["Rendering", "CZlib"], swiftSettings: swiftSettings),
         .testTarget(name: "ReportsTests", dependencies: ["Reports"], swiftSettings: swiftSettings),
         .testTarget(
-            name: "ReelKVTests", dependencies: ["ReelKV", "LMDB", "KVMetrics", "Safetensors", "TraceReplay"],
+            name: "ReelKVTests", dependencies: ["ReelKV", "KVCacheBridge", "LMDB", "KVMetrics", "Safetensors", "TraceReplay"],
             swiftSettings: swiftSettings),
         .testTarget(
             name: "ModelSpecFilesTests", dependencies: ["ModelSpecFiles", "ReelKV", "KVCodec"], swiftSettings: swiftSettings),

@@ -144,8 +144,10 @@ void kv_transpose_table(const float *const *in, size_t rows, size_t columns, flo
 }
 
 void kv_quantize(const kv_quantizer *quantizer, const float *values, size_t rows, size_t columns, size_t group,
-                 uint8_t *codes, uint8_t *scales, int32_t *means, int8_t *anchor, uint8_t *steps, void *scratch) {
-    kv_loops_active()->quantize(quantizer, values, rows, columns, group, codes, scales, means, anchor, steps, scratch);
+                 uint8_t *codes, uint8_t *scales, int32_t *means, int8_t *anchor, uint8_t *steps, double *error,
+                 double *energy, void *scratch) {
+    kv_loops_active()->quantize(quantizer, values, rows, columns, group, codes, scales, means, anchor, steps, error, energy,
+                                scratch);
 }
 
 void kv_flag_unsafe(kv_head head, size_t tokens, uint8_t *flags) {
@@ -156,8 +158,12 @@ void kv_gather_channels(const float *rows, size_t count, size_t dim, const uint1
     kv_loops_active()->gather_channels(rows, count, dim, channels, channel_count, out);
 }
 
-void kv_column_statistics(const float *rows, size_t count, size_t dim, float *range, double *variance) {
-    kv_loops_active()->column_statistics(rows, count, dim, range, variance);
+void kv_column_ranges(const float *rows, size_t count, size_t dim, float *range) {
+    kv_loops_active()->column_ranges(rows, count, dim, range);
+}
+
+void kv_column_variances(const float *rows, size_t count, size_t dim, double *variance) {
+    kv_loops_active()->column_variances(rows, count, dim, variance);
 }
 
 void kv_count_outliers(const float *rows, size_t count, size_t dim, float limit, uint32_t *outliers) {

@@ -52,12 +52,14 @@ typedef struct {
     void (*flag_unsafe)(kv_head head, size_t tokens, uint8_t *flags);
     void (*gather_channels)(const float *rows, size_t count, size_t dim, const uint16_t *channels,
                             size_t channel_count, float *out);
-    void (*column_statistics)(const float *rows, size_t count, size_t dim, float *range, double *variance);
+    void (*column_ranges)(const float *rows, size_t count, size_t dim, float *range);
+    void (*column_variances)(const float *rows, size_t count, size_t dim, double *variance);
     void (*count_outliers)(const float *rows, size_t count, size_t dim, float limit, uint32_t *outliers);
     void (*add_errors)(const float *original, const float *decoded, size_t count, size_t dim, double *error, double *energy);
     uint8_t *(*pack_group)(const uint8_t *codes, size_t rows, size_t columns, int bits, uint8_t *packed);
     void (*quantize)(const kv_quantizer *quantizer, const float *values, size_t rows, size_t columns, size_t group,
-                     uint8_t *codes, uint8_t *scales, int32_t *means, int8_t *anchor, uint8_t *steps, void *scratch);
+                     uint8_t *codes, uint8_t *scales, int32_t *means, int8_t *anchor, uint8_t *steps, double *error,
+                 double *energy, void *scratch);
 } kv_loops;
 
 // The build in use: the widest that the processor runs, unless kv_use_instructions chose another.

@@ -15,13 +15,16 @@ static const uint32_t sixteenths[16] = {
 void kv_scale_values(int anchor, int steps, float *values) {
     // The same few mantissas for every octave of codes.
     int per_octave = 1 << steps, lowest = anchor - 128 / per_octave;
-    for (int code = 0; code < 256; code++) {
-        int exponent = lowest + (code >> steps);
-        exponent = exponent < -126 ? -126 : exponent > 127 ? 127 : exponent;
-        uint32_t mantissa = sixteenths[(code & (per_octave - 1)) << (4 - steps)] & 0x007FFFFF;
-        uint32_t bits = mantissa | (uint32_t)(exponent + 127) << 23;
-        memcpy(values + code, &bits, 4);
+    uint32_t bits[256];
+    for (int step = 0; step < per_octave; step++) {
+        uint32_t mantissa = sixteenths[step << (4 - steps)] & 0x007FFFFF;
+        for (int octave = 0; octave < 256 >> steps; octave++) {
+            int exponent = lowest + octave;
+            exponent = exponent < -126 ? -126 : exponent > 127 ? 127 : exponent;
+            bits[(octave << steps) + step] = mantissa | (uint32_t)(exponent + 127) << 23;
+        }
     }
+    memcpy(values, bits, sizeof bits);
     values[0] = 0;
 }
 

@@ -20,27 +20,38 @@ struct AnomalousChannels {
     }
 
     private static func scores(_ rows: HeadRows, head: Int, selection: EncoderOptions.ChannelSelection) -> [Double] {
-        var range = [Float](repeating: 0, count: rows.dim)
-        var variance = [Double](repeating: 0, count: rows.dim)
-        rows.withHead(head) { kv_column_statistics($0, rows.tokens, rows.dim, &range, &variance) }
         switch selection {
-        case .range: return range.map(Double.init)
-        case .variance: return variance
+        case .range:
+            var range = [Float](repeating: 0, count: rows.dim)
+            kv_column_ranges(rows.head(head), rows.tokens, rows.dim, &range)
+            return range.map(Double.init)
+        case .variance:
+            return variances(rows, head: head)
         case .outlierCount:
+            let variance = variances(rows, head: head)
             let spread = variance.reduce(0, +) / Double(rows.dim)
             var outliers = [UInt32](repeating: 0, count: rows.dim)
-            rows.withHead(head) {
-                kv_count_outliers($0, rows.tokens, rows.dim, Float(3 * max(0, spread).squareRoot()), &outliers)
-            }
+            kv_count_outliers(rows.head(head), rows.tokens, rows.dim, Float(3 * max(0, spread).squareRoot()), &outliers)
             return outliers.map(Double.init)
         }
+    }
+
+    private static func variances(_ rows: HeadRows, head: Int) -> [Double] {
+        var variance = [Double](repeating: 0, count: rows.dim)
+        kv_column_variances(rows.head(head), rows.tokens, rows.dim, &variance)
+        return variance
     }
 
     /// The anomalous channels of a head and the rest, each ascending.
     func channels(of head: Int) -> (masked: [UInt16], unmasked: [UInt16]) {
         let masked = perHead[head]
-        let all = Set(masked)
-        return (masked, (0..<UInt16(dim)).filter { !all.contains($0) })
+        var unmasked: [UInt16] = []
+        unmasked.reserveCapacity(dim - masked.count)
+        var next = 0
+        for channel in 0..<UInt16(dim) {
+            if next < masked.count, masked[next] == channel { next += 1 } else { unmasked.append(channel) }
+        }
+        return (masked, unmasked)
     }
 
     /// One bit per channel, lowest first, each head starting at a new byte.

@@ -2,29 +2,31 @@ import CKVKernels
 
 /// Quantizes matrices in groups of rows.
 package enum GroupQuantizer {
+    /// A quantized matrix `[rows][columns]`: codes per value, scale codes and means per group and column. The memory is the scratch's.
     struct Result {
-        var codes: [UInt8]
-        var scales: [UInt8]
-        var means: [Int32]
-        var anchor: Int8
-        var steps: UInt8
+        var codes: UnsafeMutablePointer<UInt8>
+        var scales: UnsafeMutablePointer<UInt8>
+        var means: UnsafeMutablePointer<Int32>
+        var anchor: Int8 = 0
+        var steps: UInt8 = 0
+        /// What the codes stand for, against the values.
+        var sums = SquareSums()
     }
 
-    /// Quantizes `[rows][columns]`: codes per value, scale codes and means per group and column.
+    /// Quantizes `[rows][columns]`. The result lasts until the next call with the same scratch.
     static func quantize(
-        _ values: UnsafePointer<Float>, rows: Int, columns: Int, group: Int, quantizer: kv_quantizer
+        _ values: UnsafePointer<Float>, rows: Int, columns: Int, group: Int, quantizer: kv_quantizer, scratch: EncodeScratch
     ) -> Result {
         let groups = (rows + group - 1) / group
         var result = Result(
-            codes: Array(repeating: 0, count: rows * columns), scales: Array(repeating: 0, count: groups * columns),
-            means: Array(repeating: 0, count: groups * columns), anchor: 0, steps: 0)
-        let scratch = UnsafeMutableRawPointer.allocate(
-            byteCount: kv_quantize_scratch(rows, columns, group), alignment: MemoryLayout<UInt64>.alignment)
-        defer { scratch.deallocate() }
+            codes: scratch.array(.codes, rows * columns, of: UInt8.self),
+            scales: scratch.array(.scales, groups * columns, of: UInt8.self),
+            means: scratch.array(.means, groups * columns, of: Int32.self))
+        let memory = scratch.array(.quantizing, kv_quantize_scratch(rows, columns, group), of: UInt8.self)
         withUnsafePointer(to: quantizer) { quantizer in
             kv_quantize(
-                quantizer, values, rows, columns, group, &result.codes, &result.scales, &result.means, &result.anchor,
-                &result.steps, scratch)
+                quantizer, values, rows, columns, group, result.codes, result.scales, result.means, &result.anchor, &result.steps,
+                &result.sums.error, &result.sums.energy, memory)
         }
         return result
     }
@@ -46,20 +48,22 @@ package enum GroupQuantizer {
     /// themselves.
     package static func roundTrip(
         _ values: [Float], rows: Int, columns: Int, quantizer: Quantizer, options: EncoderOptions
-    ) -> [Float] {
+    ) throws(CodecError) -> [Float] {
         let kernel = kv_quantizer(quantizer, tensor: .key, options: options, clips: true)
         let group = options.groupSize
-        let result = quantize(values, rows: rows, columns: columns, group: group, quantizer: kernel)
-        let groups = (rows + group - 1) / group
-        let table = scaleValues(anchor: Int(result.anchor), steps: Int(result.steps))
-        var units = [Float](repeating: 0, count: columns)
-        kv_mean_units(result.scales, groups, columns, table, kernel.mean_shift, &units)
-        var scales = [Float](repeating: 0, count: groups * columns)
-        var means = scales
-        kv_expand_metadata(result.scales, result.means, groups, columns, table, units, &scales, &means)
-        return (0..<rows * columns).map { index in
-            let at = index / columns / group * columns + index % columns
-            return means[at] + quantizer.scheme.level(result.codes[index]) * scales[at]
+        return try EncodeScratch.with { scratch throws(CodecError) in
+            let result = quantize(values, rows: rows, columns: columns, group: group, quantizer: kernel, scratch: scratch)
+            let groups = (rows + group - 1) / group
+            let table = scaleValues(anchor: Int(result.anchor), steps: Int(result.steps))
+            var units = [Float](repeating: 0, count: columns)
+            kv_mean_units(result.scales, groups, columns, table, kernel.mean_shift, &units)
+            var scales = [Float](repeating: 0, count: groups * columns)
+            var means = scales
+            kv_expand_metadata(result.scales, result.means, groups, columns, table, units, &scales, &means)
+            return (0..<rows * columns).map { index in
+                let at = index / columns / group * columns + index % columns
+                return means[at] + quantizer.scheme.level(result.codes[index]) * scales[at]
+            }
         }
     }
 }

@@ -9,30 +9,34 @@ struct LayerEncoder {
     let classes: TokenClasses
     /// The angles of all tokens of the page; nil when keys are quantized as they are.
     let rotary: RotaryTable?
+    let scratch: EncodeScratch
 
     /// Tokens of the page that the layer holds.
     var held: Range<Int> { input.firstToken..<input.firstToken + input.key.tokens }
 
-    func encode(compressor: Compressor) -> [UInt8] {
-        var section = SectionBuilder(compressor: compressor)
-        encode(.key, input.key, profile.key, salientPlan: nil, into: &section)
-        encode(.value, input.value, profile.value, salientPlan: profile.salientValue, into: &section)
-        return section.build()
+    /// The section, and sums over the values that are quantized.
+    func encode() -> (section: [UInt8], key: SquareSums, value: SquareSums) {
+        var section = SectionBuilder(compressor: scratch.compressor)
+        let key = encode(.key, input.key, profile.key, salientPlan: nil, into: &section)
+        let value = encode(.value, input.value, profile.value, salientPlan: profile.salientValue, into: &section)
+        return (section.build(), key, value)
     }
 
     private func encode(
         _ tensor: TensorKind, _ view: TensorView, _ plan: TensorPlan?, salientPlan: TensorPlan?,
         into section: inout SectionBuilder
-    ) {
+    ) -> SquareSums {
+        var sums = SquareSums()
         if let plan {
             if let salientPlan {
-                encodeQuantized(tensor, view, plan, classes: TokenClass.base.bit, into: &section)
-                encodeQuantized(tensor, view, salientPlan, classes: TokenClass.salient.bit, into: &section)
+                sums += encodeQuantized(tensor, view, plan, classes: TokenClass.base.bit, into: &section)
+                sums += encodeQuantized(tensor, view, salientPlan, classes: TokenClass.salient.bit, into: &section)
             } else {
-                encodeQuantized(tensor, view, plan, classes: .lossyClasses, into: &section)
+                sums += encodeQuantized(tensor, view, plan, classes: .lossyClasses, into: &section)
             }
         }
         encodeExact(tensor, view, into: &section)
+        return sums
     }
 
     // MARK: - Exact tokens
@@ -69,7 +73,7 @@ struct LayerEncoder {
     }
 
     /// The held tokens of some classes, counted from the first held.
-    private func viewTokens(of classBits: UInt8) -> [UInt32] {
+    func viewTokens(of classBits: UInt8) -> [UInt32] {
         classes.tokens(of: classBits, in: held).map { $0 - UInt32(input.firstToken) }
     }
 
@@ -77,58 +81,48 @@ struct LayerEncoder {
 
     private func encodeQuantized(
         _ tensor: TensorKind, _ view: TensorView, _ plan: TensorPlan, classes classBits: UInt8, into section: inout SectionBuilder
-    ) {
+    ) -> SquareSums {
         let pageTokens = classes.tokens(of: classBits, in: held)
-        guard !pageTokens.isEmpty else { return }
+        guard !pageTokens.isEmpty else { return SquareSums() }
         let viewTokens = pageTokens.map { $0 - UInt32(input.firstToken) }
         let rotary = tensor == .key && plan.unrotates ? rotary : nil
-        var rows = HeadRows(heads: view.heads, tokens: pageTokens.count, dim: view.dim)
+        let rows = HeadRows(heads: view.heads, tokens: pageTokens.count, dim: view.dim, scratch: scratch)
         rows.load(view, tokens: viewTokens)
         if let rotary { rows.rotate(by: rotary, tokens: pageTokens) }
         let flags: PartFlags = rotary == nil ? [] : .unrotated
-        let part = PartEncoder(tensor: tensor, classes: classBits, plan: plan, options: options, flags: flags)
-        part.encode(rows, into: &section)
+        let part = PartEncoder(
+            tensor: tensor, classes: classBits, plan: plan, options: options, flags: flags, scratch: scratch)
+        return part.encode(rows, into: &section)
     }
 }
 
-/// The values of some tokens of all heads as floats: `[heads][tokens][dim]`.
+/// The values of some tokens of all heads as floats, `[heads][tokens][dim]`, in a scratch's memory.
 struct HeadRows {
     let heads: Int
     let tokens: Int
     let dim: Int
-    private(set) var values: [Float]
+    private let values: UnsafeMutablePointer<Float>
 
-    init(heads: Int, tokens: Int, dim: Int) {
+    init(heads: Int, tokens: Int, dim: Int, scratch: EncodeScratch) {
         self.heads = heads
         self.tokens = tokens
         self.dim = dim
-        values = Array(repeating: 0, count: heads * tokens * dim)
+        values = scratch.array(.rows, heads * tokens * dim, of: Float.self)
     }
 
-    mutating func load(_ view: TensorView, tokens list: [UInt32]) {
-        forEachHead { head, rows in kv_load_rows(view.kernelHead(head), list, list.count, rows) }
+    func load(_ view: TensorView, tokens list: [UInt32]) {
+        for head in 0..<heads {
+            kv_load_rows(view.kernelHead(head), list, list.count, values + head * tokens * dim)
+        }
     }
 
     /// Undoes the rotary embedding of the given tokens of the page.
-    mutating func rotate(by table: RotaryTable, tokens list: [UInt32]) {
-        let dim = dim
+    func rotate(by table: RotaryTable, tokens list: [UInt32]) {
         list.withUnsafeBufferPointer { list in
-            forEachHead { _, rows in table.rotate(rows, dim: dim, tokens: list, direction: -1) }
+            for head in 0..<heads { table.rotate(values + head * tokens * dim, dim: dim, tokens: list, direction: -1) }
         }
     }
 
-    mutating func forEachHead(_ body: (Int, UnsafeMutablePointer<Float>) -> Void) {
-        let size = tokens * dim
-        let heads = heads
-        values.withUnsafeMutableBufferPointer { buffer in
-            guard let base = buffer.baseAddress else { return }
-            for head in 0..<heads { body(head, base + head * size) }
-        }
-    }
-
-    func withHead<R>(_ head: Int, _ body: (UnsafePointer<Float>) -> R) -> R {
-        values.withUnsafeBufferPointer { buffer in
-            body(buffer.baseAddress.unsafelyUnwrapped + head * tokens * dim)
-        }
-    }
+    /// `[tokens][dim]`
+    func head(_ head: Int) -> UnsafePointer<Float> { UnsafePointer(values + head * tokens * dim) }
 }

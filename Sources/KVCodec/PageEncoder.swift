@@ -22,7 +22,7 @@ extension LayerError {
 public struct EncodedPage: Sendable {
     /// The whole image.
     public let bytes: [UInt8]
-    /// NMSE per layer, measured by decoding what was encoded; nil for a layer that the page lacks.
+    /// NMSE per layer of what was encoded; nil for a layer that the page lacks.
     public let errors: [LayerError?]
 
     package init(bytes: [UInt8], errors: [LayerError?]) {
@@ -77,11 +77,13 @@ public struct PageEncoder: Sendable {
         let slots = LayerSlots(count: page.layers.count)
         executor(page.layers.count) { index in
             guard let layer = page.layers[index] else { return }
-            let encoder = LayerEncoder(
-                profile: profile, options: options, input: layer, classes: classes,
-                rotary: layer.geometry.rotary.flatMap { tables[$0] })
             do throws(CodecError) {
-                let encoded = try encoder.encodeMeasured(elementType: page.elementType, positions: positions)
+                let encoded = try EncodeScratch.with { scratch throws(CodecError) in
+                    let encoder = LayerEncoder(
+                        profile: profile, options: options, input: layer, classes: classes,
+                        rotary: layer.geometry.rotary.flatMap { tables[$0] }, scratch: scratch)
+                    return try encoder.encodeMeasured(elementType: page.elementType, positions: positions)
+                }
                 let carried = page.carriedErrors.isEmpty ? nil : page.carriedErrors[index]
                 slots.set(index, .success(EncodedLayer(section: encoded.section, error: encoded.error + carried)))
             } catch {
@@ -135,78 +137,5 @@ private final class LayerSlots: @unchecked Sendable {
         var layers: [EncodedLayer?] = []
         for slot in slots { layers.append(try slot?.get()) }
         return layers
-    }
-}
-
-extension LayerEncoder {
-    /// Encodes the layer, decodes it again and measures the difference.
-    func encodeMeasured(elementType: ElementType, positions: PagePositions) throws(CodecError) -> EncodedLayer {
-        let section = encode(compressor: try Compressor())
-        guard !profile.isExact else { return EncodedLayer(section: section, error: LayerError(key: 0, value: 0)) }
-        let scratch = DecodeScratch()
-        var error = LayerError(key: 0, value: 0)
-        error.key = try measure(.key, input.key, of: section, elementType, positions, scratch)
-        error.value = try measure(.value, input.value, of: section, elementType, positions, scratch)
-        return EncodedLayer(section: section, error: error)
-    }
-
-    private func measure(
-        _ tensor: TensorKind, _ view: TensorView, of section: [UInt8], _ elementType: ElementType, _ positions: PagePositions,
-        _ scratch: DecodeScratch
-    ) throws(CodecError) -> Float {
-        var decoded = [Float](repeating: 0, count: view.heads * view.tokens * view.dim)
-        var failure: CodecError?
-        section.withUnsafeBytes { section in
-            decoded.withUnsafeMutableBytes { bytes in
-                do throws(CodecError) {
-                    let output = try MutableTensorView(
-                        bytes: bytes, elementType: .float32,
-                        layout: .headsFirst(heads: view.heads, tokens: view.tokens, dim: view.dim))
-                    let decoder = LayerDecoder(
-                        section: try SectionView(
-                            parsing: section, geometry: input.geometry, elementType: elementType,
-                            present: classes.present(in: held), scratch: scratch),
-                        geometry: input.geometry, elementType: elementType, classes: classes, positions: positions, held: held)
-                    try decoder.decode(tensor, tokens: held, to: output, scratch: scratch)
-                } catch {
-                    failure = error
-                }
-            }
-        }
-        if let failure { throw failure }
-        let error = NormalizedError.between(view, decoded)
-        return error == 0 && !Self.isIdentical(view, decoded) ? NormalizedError.least : error
-    }
-
-    /// Whether values that differ by nothing have the same bits too: 0 and -0 do not.
-    private static func isIdentical(_ view: TensorView, _ decoded: [Float]) -> Bool {
-        let finite = view.floats().enumerated().lazy.filter { $0.element.isFinite }
-        return finite.allSatisfy { $0.element.bitPattern == decoded[$0.offset].bitPattern }
-    }
-}
-
-/// NMSE of decoded floats against a tensor.
-enum NormalizedError {
-    /// What is said of a tensor that does not come back bit for bit although its error is 0, or too small for a float: 0 is kept for
-    /// those that do. Still above 0 as the mean over the most layers.
-    static let least = Float.leastNormalMagnitude
-
-    /// Sum of squared differences over sum of squares, over the finite values of `original`. 0 when both sums are.
-    static func between(_ original: TensorView, _ decoded: [Float]) -> Float {
-        var rows = HeadRows(heads: original.heads, tokens: original.tokens, dim: original.dim)
-        rows.load(original, tokens: (0..<UInt32(original.tokens)).map { $0 })
-        var error = [Double](repeating: 0, count: original.dim)
-        var energy = [Double](repeating: 0, count: original.dim)
-        let size = original.tokens * original.dim
-        decoded.withUnsafeBufferPointer { decoded in
-            for head in 0..<original.heads {
-                rows.withHead(head) { exact in
-                    kv_add_errors(
-                        exact, decoded.baseAddress.map { $0 + head * size }, original.tokens, original.dim, &error, &energy)
-                }
-            }
-        }
-        let sums = (error.reduce(0, +), energy.reduce(0, +))
-        return sums.0 == 0 ? 0 : min(Float(sums.0 / sums.1), .greatestFiniteMagnitude)
     }
 }

@@ -7,22 +7,26 @@ struct PartEncoder {
     let plan: TensorPlan
     let options: EncoderOptions
     let flags: PartFlags
+    let scratch: EncodeScratch
 
-    func encode(_ rows: HeadRows, into section: inout SectionBuilder) {
+    /// - Returns: sums over the values as they are quantized. Turning and transforming keeps lengths, so they are those of the tensor
+    ///   too, but for the rounding of both.
+    func encode(_ rows: HeadRows, into section: inout SectionBuilder) -> SquareSums {
         if plan.alongChannels {
-            encodeAlongChannels(rows, into: &section)
+            return encodeAlongChannels(rows, into: &section)
         } else if let fraction = plan.anomalousFraction {
             // a masked part leaves something to the other: heads of one or two channels would round to all of them
             let anomalous = min(Int((fraction * Double(rows.dim)).rounded()), rows.dim - 1)
-            encodeMixed(rows, anomalous: anomalous, into: &section)
+            return encodeMixed(rows, anomalous: anomalous, into: &section)
         } else {
             var streams = PartStreams(codeBits: plan.quantizer.codeBits, group: options.groupSize)
             for head in 0..<rows.heads {
-                rows.withHead(head) { values in
-                    streams.append(values, rows: rows.tokens, columns: rows.dim, quantizer: kernelQuantizer(plan.quantizer))
-                }
+                streams.append(
+                    rows.head(head), rows: rows.tokens, columns: rows.dim, quantizer: kernelQuantizer(plan.quantizer),
+                    scratch: scratch)
             }
             streams.add(record(plan.quantizer, .all, channels: rows.dim, flags: flags), mask: nil, to: &section)
+            return streams.sums
         }
     }
 
@@ -35,40 +39,40 @@ struct PartEncoder {
             groupSize: UInt16(options.groupSize), channelCount: UInt16(channels))
     }
 
-    private func encodeAlongChannels(_ rows: HeadRows, into section: inout SectionBuilder) {
+    private func encodeAlongChannels(_ rows: HeadRows, into section: inout SectionBuilder) -> SquareSums {
         var streams = PartStreams(codeBits: plan.quantizer.codeBits, group: options.groupSize)
-        var turned = [Float](repeating: 0, count: rows.tokens * rows.dim)
+        let turned = scratch.array(.gathered, rows.tokens * rows.dim, of: Float.self)
         for head in 0..<rows.heads {
-            rows.withHead(head) { kv_transpose($0, rows.tokens, rows.dim, rows.dim, &turned, rows.tokens) }
-            streams.append(turned, rows: rows.dim, columns: rows.tokens, quantizer: kernelQuantizer(plan.quantizer))
+            kv_transpose(rows.head(head), rows.tokens, rows.dim, rows.dim, turned, rows.tokens)
+            streams.append(
+                turned, rows: rows.dim, columns: rows.tokens, quantizer: kernelQuantizer(plan.quantizer), scratch: scratch)
         }
         streams.add(record(plan.quantizer, .all, channels: rows.dim, flags: flags.union(.alongChannels)), mask: nil, to: &section)
+        return streams.sums
     }
 
     /// The anomalous channels at 2 bits as they are, the others at 1 bit after a Fourier transform (VidKV, section 3.2).
-    private func encodeMixed(_ rows: HeadRows, anomalous: Int, into section: inout SectionBuilder) {
+    private func encodeMixed(_ rows: HeadRows, anomalous: Int, into section: inout SectionBuilder) -> SquareSums {
         let rest = rows.dim - anomalous
         let masks = AnomalousChannels(rows: rows, count: anomalous, options: options)
         let anomalousQuantizer = Quantizer.uniform(bits: 2)
         var masked = PartStreams(codeBits: anomalousQuantizer.codeBits, group: options.groupSize)
         var unmasked = PartStreams(codeBits: plan.quantizer.codeBits, group: options.groupSize)
-        let fourier = options.transformsKeys ? FourierPlan(length: rest) : nil
-        var gathered = [Float](repeating: 0, count: rows.tokens * rows.dim)
+        let fourier = options.transformsKeys ? scratch.fourierPlan(length: rest) : nil
+        let gathered = scratch.array(.gathered, rows.tokens * rows.dim, of: Float.self)
         for head in 0..<rows.heads {
             let channels = masks.channels(of: head)
-            rows.withHead(head) { values in
-                if anomalous > 0 {
-                    kv_gather_channels(values, rows.tokens, rows.dim, channels.masked, anomalous, &gathered)
-                    masked.append(
-                        gathered, rows: rows.tokens, columns: anomalous, quantizer: kernelQuantizer(anomalousQuantizer))
-                }
-                kv_gather_channels(values, rows.tokens, rows.dim, channels.unmasked, rest, &gathered)
-                gathered.withUnsafeMutableBufferPointer { gathered in
-                    guard let base = gathered.baseAddress else { return }
-                    fourier?.transform(base, count: rows.tokens, inverse: false)
-                }
-                unmasked.append(gathered, rows: rows.tokens, columns: rest, quantizer: kernelQuantizer(plan.quantizer))
+            let values = rows.head(head)
+            if anomalous > 0 {
+                kv_gather_channels(values, rows.tokens, rows.dim, channels.masked, anomalous, gathered)
+                masked.append(
+                    gathered, rows: rows.tokens, columns: anomalous, quantizer: kernelQuantizer(anomalousQuantizer),
+                    scratch: scratch)
             }
+            kv_gather_channels(values, rows.tokens, rows.dim, channels.unmasked, rest, gathered)
+            fourier?.transform(gathered, count: rows.tokens, inverse: false)
+            unmasked.append(
+                gathered, rows: rows.tokens, columns: rest, quantizer: kernelQuantizer(plan.quantizer), scratch: scratch)
         }
         if anomalous > 0 {
             let record = record(anomalousQuantizer, .masked, channels: anomalous, flags: flags)
@@ -77,6 +81,7 @@ struct PartEncoder {
         let restFlags = fourier == nil ? flags : flags.union(.fourier)
         let record = record(plan.quantizer, anomalous > 0 ? .unmasked : .all, channels: rest, flags: restFlags)
         unmasked.add(record, mask: nil, to: &section)
+        return masked.sums + unmasked.sums
     }
 
     private func kernelQuantizer(_ quantizer: Quantizer) -> kv_quantizer {

@@ -8,6 +8,8 @@ struct PartStreams {
     private var scales: [UInt8] = []
     private var anchors: [UInt8] = []
     private var means: [Int32] = []
+    /// Of all values appended.
+    private(set) var sums = SquareSums()
 
     init(codeBits: Int, group: Int) {
         self.codeBits = codeBits
@@ -15,34 +17,34 @@ struct PartStreams {
     }
 
     /// Quantizes one head's matrix `[rows][columns]` in groups along the rows.
-    mutating func append(_ values: UnsafePointer<Float>, rows: Int, columns: Int, quantizer: kv_quantizer) {
-        let result = GroupQuantizer.quantize(values, rows: rows, columns: columns, group: group, quantizer: quantizer)
+    mutating func append(
+        _ values: UnsafePointer<Float>, rows: Int, columns: Int, quantizer: kv_quantizer, scratch: EncodeScratch
+    ) {
+        let result = GroupQuantizer.quantize(
+            values, rows: rows, columns: columns, group: group, quantizer: quantizer, scratch: scratch)
         let groups = (rows + group - 1) / group
+        sums += result.sums
         pack(result.codes, rows: rows, columns: columns)
         anchors.append(UInt8(bitPattern: result.anchor))
         anchors.append(result.steps)
-        var headScales = result.scales
-        var prediction = [UInt8](repeating: 0, count: columns)
-        kv_scales_predict(&headScales, groups, columns, &prediction)
-        scales.append(contentsOf: headScales)
-        var headMeans = result.means
-        kv_means_predict(&headMeans, groups, columns)
-        means.append(contentsOf: headMeans)
+        kv_scales_predict(result.scales, groups, columns, scratch.array(.prediction, columns, of: UInt8.self))
+        scales.append(contentsOf: UnsafeBufferPointer(start: result.scales, count: groups * columns))
+        kv_means_predict(result.means, groups, columns)
+        means.append(contentsOf: UnsafeBufferPointer(start: result.means, count: groups * columns))
     }
 
-    private mutating func pack(_ codes: [UInt8], rows: Int, columns: Int) {
+    private mutating func pack(_ codes: UnsafePointer<UInt8>, rows: Int, columns: Int) {
         let perByte = 8 / codeBits
         let byteRows = GroupQuantizer.byteRows(rows: rows, group: group, perByte: perByte)
         let start = self.codes.count
         self.codes.append(contentsOf: repeatElement(0, count: byteRows * columns))
-        codes.withUnsafeBufferPointer { codes in
-            self.codes.withUnsafeMutableBufferPointer { packed in
-                guard var from = codes.baseAddress, var to = packed.baseAddress.map({ $0 + start }) else { return }
-                for first in stride(from: 0, to: rows, by: group) {
-                    let count = min(group, rows - first)
-                    to = kv_pack_group(from, count, columns, Int32(codeBits), to)
-                    from += count * columns
-                }
+        self.codes.withUnsafeMutableBufferPointer { packed in
+            guard var to = packed.baseAddress.map({ $0 + start }) else { return }
+            var from = codes
+            for first in stride(from: 0, to: rows, by: group) {
+                let count = min(group, rows - first)
+                to = kv_pack_group(from, count, columns, Int32(codeBits), to)
+                from += count * columns
             }
         }
     }
@@ -55,7 +57,8 @@ struct PartStreams {
         section.addStream(.scales, scales)
         let largest = means.reduce(UInt32(0)) { $0 | UInt32(bitPattern: $1) }
         for plane in 0..<(32 - largest.leadingZeroBitCount + 7) / 8 {
-            section.addStream(.means, plane: plane, means.map { UInt8(truncatingIfNeeded: $0 >> (8 * Int32(plane))) })
+            let shift = UInt32(8 * plane)
+            section.addStream(.means, plane: plane, means.map { UInt8(truncatingIfNeeded: UInt32(bitPattern: $0) &>> shift) })
         }
         section.addStream(.codes, codes)
     }

@@ -3,8 +3,11 @@ import CKVKernels
 extension TensorView {
     /// A copy of the tensor as floats: contiguous `[heads, tokens, dim]`. Exact for every element type.
     public func floats() -> [Float] {
-        var rows = HeadRows(heads: heads, tokens: tokens, dim: dim)
-        rows.load(self, tokens: (0..<tokens).map { UInt32($0) })
-        return rows.values
+        let list = (0..<UInt32(tokens)).map { $0 }
+        return [Float](unsafeUninitializedCapacity: heads * tokens * dim) { buffer, count in
+            count = heads * tokens * dim
+            guard count > 0, let base = buffer.baseAddress else { return }
+            for head in 0..<heads { kv_load_rows(kernelHead(head), list, tokens, base + head * tokens * dim) }
+        }
     }
 }

@@ -19,11 +19,11 @@ public struct GoldenError: Hashable, Sendable {
 
 extension GoldenError {
     /// Measures every quantizer on `groupCount` groups of 32 Gaussian values per channel, 128 channels.
-    public static func measure(groupCount: Int = 64, seed: UInt64 = 1) -> [GoldenError] {
+    public static func measure(groupCount: Int = 64, seed: UInt64 = 1) throws -> [GoldenError] {
         let rows = 32 * groupCount
         let values = gaussian(count: rows * 128, seed: seed)
-        return cases.map { name, expected, quantizer, options in
-            let decoded = GroupQuantizer.roundTrip(values, rows: rows, columns: 128, quantizer: quantizer, options: options)
+        return try cases.map { name, expected, quantizer, options in
+            let decoded = try GroupQuantizer.roundTrip(values, rows: rows, columns: 128, quantizer: quantizer, options: options)
             return GoldenError(
                 name: name, expected: expected, measured: normalizedSquaredError(of: decoded, against: values))
         }

@@ -2,7 +2,7 @@ import Synchronization
 
 /// One piece of work at a time on another thread, for one owner that waits for it before it begins the next.
 ///
-/// What the work touches is the owner's again once ``wait()`` has returned.
+/// What the work touches is the owner's again once ``wait()`` has returned, and what it alone held is let go of by then.
 final class BackgroundWork {
     private var task: BackgroundTask?
     private let outcome = Outcome()

@@ -116,7 +116,7 @@ struct Evacuation {
 
     private func copy(_ batch: [LiveImage]) throws {
         if batch.isEmpty { return }
-        let locations = try store.volumes.append(batch)
+        let locations = try store.volumes.append(batch, replacesOthers: true)
         defer { store.volumes.settle(locations) }
         try store.write { transaction in
             for (image, location) in zip(batch, locations) {

@@ -54,13 +54,15 @@ final class Index: Sendable {
     /// Opens the index file; creates its databases when `creating`.
     ///
     /// - Parameter isScratch: whether commits do not wait for the disk, because the store is thrown away.
-    init(at path: String, readOnly: Bool, creating: Bool, isScratch: Bool = false) throws {
+    init(at path: String, readOnly: Bool, creating: Bool, durability: Store.Durability = .durable, isScratch: Bool = false) throws
+    {
         var configuration = Environment.Configuration()
         configuration.mapSize = Self.mapBytes
         configuration.maxMapSize = Self.mapBytesMax
         configuration.maxDatabases = 24
         configuration.isReadOnly = readOnly
         configuration.isScratch = isScratch
+        configuration.durability = durability.ofFiles
         configuration.allowsSuccessors = true
         environment = try Environment.open(at: path, configuration: configuration)
         stores = try environment.database(named: "store", keys: UTF8String.self, values: RawBytes.self, creating: creating)

@@ -20,6 +20,8 @@ final class PageStaging {
     /// The first token of the page whose tensors were appended; those before it lie in the store.
     private(set) var firstStagedToken: Int
     private var end: Int
+    /// A whole page that lies in the caller's memory, and is not copied.
+    private var borrowed: [LayerInput?]?
 
     init(model: ModelSpec, pageTokens: Int, firstStagedToken: Int) {
         elementType = model.elementType
@@ -58,8 +60,25 @@ final class PageStaging {
         end = start + chunk.count
     }
 
+    /// Takes a whole page, of tokens `chunk` of the `count` being appended, as it lies in the caller's memory, which stays as it is
+    /// until `clear`.
+    func borrow(_ appended: [LayerTokens], chunk: Range<Int>, of count: Int) throws {
+        borrowed = try appended.enumerated().map { index, tensors in
+            let lacking = count - tensors.key.tokens
+            let present = max(chunk.lowerBound, lacking)..<max(chunk.upperBound, lacking)
+            layers[index].presentFrom = min(max(lacking, chunk.lowerBound), chunk.upperBound) - chunk.lowerBound
+            if present.isEmpty { return nil }
+            let source = present.lowerBound - lacking..<present.upperBound - lacking
+            return LayerInput(
+                geometry: layers[index].geometry, key: try tensors.key.tokens(source), value: try tensors.value.tokens(source),
+                firstToken: layers[index].presentFrom)
+        }
+        end = chunk.count
+    }
+
     /// Makes the memory ready for the next page.
     func clear() {
+        borrowed = nil
         firstStagedToken = 0
         end = 0
         for index in layers.indices { layers[index].presentFrom = 0 }
@@ -70,9 +89,10 @@ final class PageStaging {
         layers.map { min(max($0.presentFrom, tokens.lowerBound), tokens.upperBound) }.max() ?? tokens.lowerBound
     }
 
-    /// What a page of `tokens` is encoded from. A layer that holds none of them is nil.
+    /// What a page of `tokens` is encoded from: all of those that are borrowed. A layer that holds none of them is nil.
     func layers(_ tokens: Range<Int>) throws -> [LayerInput?] {
-        try layers.indices.map { index in
+        if let borrowed { return borrowed }
+        return try layers.indices.map { index in
             let first = max(layers[index].presentFrom, tokens.lowerBound)
             guard first < tokens.upperBound else { return nil }
             return LayerInput(

@@ -100,7 +100,12 @@ public final class SequenceWriter {
             var done = 0
             while done < tokens.count {
                 let count = min(store.pageTokens - pageTokens.count, tokens.count - done)
-                try staging.stage(layers, chunk: done..<done + count, of: tokens.count, at: pageTokens.count)
+                let chunk = done..<done + count
+                if count == store.pageTokens {
+                    try staging.borrow(layers, chunk: chunk, of: tokens.count)
+                } else {
+                    try staging.stage(layers, chunk: chunk, of: tokens.count, at: pageTokens.count)
+                }
                 pageTokens = try pageTokens.appending(tokens[done..<done + count], origin: pageFirstToken)
                 tokenCount += count
                 done += count

@@ -159,7 +159,7 @@ extension Store {
         _ made: [(candidate: DemotionCandidate, image: EncodedPage, encoding: EncodingRecord)]
     ) throws -> DemotionReport {
         if made.isEmpty { return DemotionReport() }
-        let locations = try StoreError.translating { try volumes.append(made.map(\.image)) }
+        let locations = try StoreError.translating { try volumes.append(made.map(\.image), replacesOthers: true) }
         defer { volumes.settle(locations) }
         return try leaseTable.excludingLeased { leased in
             try write { transaction in

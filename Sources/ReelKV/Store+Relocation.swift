@@ -9,7 +9,7 @@ extension Store {
             let image = try volumes.volume(page.volumeID).withImage(page.pageID) { Array($0) }
             return image.map { (page, $0) }
         }
-        let locations = try StoreError.translating { try volumes.append(found.map(\.image)) }
+        let locations = try StoreError.translating { try volumes.append(found.map(\.image), replacesOthers: true) }
         defer { volumes.settle(locations) }
         try write { transaction in
             for (moved, location) in zip(found, locations) {

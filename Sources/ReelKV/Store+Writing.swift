@@ -91,15 +91,21 @@ extension Store {
             modelID: model.id, tenantID: tenant.id, root: hasher(tenant: tenant, model: model).root)
     }
 
-    /// Whether a node is stored in that profile, readable, and with all layers from `completeFrom` on.
+    /// Whether a node is stored in that profile, with all layers from `completeFrom` on, and its image is where it should be: after a
+    /// crash of the machine a relaxed writer's last images may not be.
     ///
     /// - Parameter orInherited: whether one that took over tokens of a lossy page will do.
     func hasEncoding(of hash: Digest, profile: Profile, completeFrom: Int, orInherited: Bool) throws -> Bool {
         var missed: VolumeSet.Location?
         while let encoding = try encoding(of: hash, profile: profile, completeFrom: completeFrom, orInherited: orInherited) {
             do {
-                _ = try StoreError.translating { try volumes.volume(encoding.volumeId) }
-                return true
+                let isThere = try StoreError.translating {
+                    try volumes.volume(encoding.volumeId).withImage(encoding.pageId, readsAhead: false) { bytes in
+                        (try? PageImage(parsing: bytes))?.identity.chainHash == hash
+                    }
+                }
+                if isThere == true { return true }
+                try write { try index.quarantine(hash, volume: encoding.volumeId, page: encoding.pageId, in: $0) }
             } catch let error as StoreError where error.code == .pageUnavailable {
                 // It may have been moved since the index was read. Where the index says again that it lies there, its file is lost:
                 // store it anew.

@@ -13,6 +13,15 @@ public final class Store: Sendable {
         case readWrite
     }
 
+    /// What a write of this process waits for.
+    public enum Durability: Hashable, Sendable {
+        /// The disk: what is acknowledged survives a crash of the machine.
+        case durable
+        /// The data, but not the last root of each file: half the flushes. A crash of the machine may lose the newest pages and names;
+        /// what lies deeper is as safe as ever, and what is lost is a miss, never a wrong hit. A crash of the process loses nothing.
+        case relaxed
+    }
+
     /// What is fixed when a store is created.
     public struct Options: Hashable, Sendable {
         /// Tokens of a full page; a multiple of 32, at most 4096. Smaller pages share more finely and compress worse.
@@ -93,15 +102,17 @@ public final class Store: Sendable {
 
     /// Opens the store in a folder.
     ///
+    /// - Parameter durability: what this process's writes wait for; other processes have their own. nil for as this process has the store
+    ///   open already, else `durable`.
     /// - Throws: `StoreError` with the codes `notAStore`, `newerFormat`, `damaged`, `readOnly`, `noSpace`, `inputOutput`, and `inUse` for
-    ///   writing where this process has the store open read-only.
-    public convenience init(opening path: String, access: Access = .readWrite) throws {
-        try self.init(opening: path, access: access, isScratch: false)
+    ///   writing where this process has the store open read-only or with another durability.
+    public convenience init(opening path: String, access: Access = .readWrite, durability: Durability? = nil) throws {
+        try self.init(opening: path, access: access, durability: durability, isScratch: false)
     }
 
-    private init(opening path: String, access: Access, isScratch: Bool) throws {
+    private init(opening path: String, access: Access, durability: Durability? = nil, isScratch: Bool) throws {
         core = try StoreError.translating {
-            try StoreCore.open(path, readOnly: access == .readOnly, isScratch: isScratch)
+            try StoreCore.open(path, readOnly: access == .readOnly, durability: durability, isScratch: isScratch)
         }
         self.path = path
         self.access = access
@@ -109,6 +120,18 @@ public final class Store: Sendable {
 
     /// How often this process and those it comes from were forked since the first store was opened.
     package static var forkCount: Int { LMDB.forkCount() }
+
+    /// What writes of this process wait for.
+    public var durability: Durability { core.volumes.durability }
+
+    /// Waits until everything that this process has written is on the disk. Where it is `durable`, that is so already.
+    public func sync() throws {
+        try checkWritable()
+        try StoreError.translating {
+            try volumes.sync()
+            try index.environment.sync()
+        }
+    }
 
     // MARK: - Transactions
 
@@ -198,4 +221,8 @@ extension StoreError {
         default: self.init(.inputOutput, "\(error)")
         }
     }
+}
+
+extension Store.Durability {
+    var ofFiles: Environment.Configuration.Durability { self == .durable ? .durable : .relaxed }
 }

@@ -24,8 +24,9 @@ final class StoreCore: Sendable {
     /// By the store's folder: the index's file can change while the store is open.
     private static let registry = Mutex<[Platform.FileIdentity: Entry]>([:])
 
-    private init(path: String, readOnly: Bool, isScratch: Bool) throws {
-        let index = try Index(at: path + "/" + Index.fileName, readOnly: readOnly, creating: false, isScratch: isScratch)
+    private init(path: String, readOnly: Bool, durability: Store.Durability, isScratch: Bool) throws {
+        let index = try Index(
+            at: path + "/" + Index.fileName, readOnly: readOnly, creating: false, durability: durability, isScratch: isScratch)
         let record = try index.environment.read { try index.storeRecord(in: $0) }
         // Readers that died would keep pages of the index from being used again.
         if !readOnly { _ = try index.environment.clearStaleReaders() }
@@ -33,7 +34,8 @@ final class StoreCore: Sendable {
         self.index = index
         folder = path
         volumes = VolumeSet(
-            folder: path + "/" + VolumeSet.folderName, index: index, record: record, isReadOnly: readOnly)
+            folder: path + "/" + VolumeSet.folderName, index: index, record: record, isReadOnly: readOnly,
+            durability: durability)
         leases = LeaseTable(folder: path + "/" + LeaseTable.folderName)
         pageTokens = Int(record.pageTokens)
         isReadOnly = readOnly
@@ -52,8 +54,10 @@ final class StoreCore: Sendable {
 
     /// The open files of the store in a folder; opens them when nobody in this process has yet.
     ///
-    /// - Throws: `StoreError.inUse` for writing to a store that this process has open read-only.
-    static func open(_ path: String, readOnly: Bool, isScratch: Bool = false) throws -> StoreCore {
+    /// - Throws: `StoreError.inUse` for writing to a store that this process has open read-only or with another durability.
+    static func open(
+        _ path: String, readOnly: Bool, durability: Store.Durability? = nil, isScratch: Bool = false
+    ) throws -> StoreCore {
         // Absolute, because volumes are opened long after, and the process may have changed its folder by then.
         guard let path = Platform.absolute(path), let identity = Platform.FileIdentity(path: path), hasIndex(path) else {
             throw StoreError(.notAStore, "\(path) holds no ReelKV store: create one with `reelkv init --store \(path)`")
@@ -64,9 +68,13 @@ final class StoreCore: Sendable {
                 guard readOnly || !core.isReadOnly else {
                     throw StoreError(.inUse, "the store \(path) is open read-only in this process: close that first")
                 }
+                guard readOnly || durability ?? core.volumes.durability == core.volumes.durability else {
+                    let known = core.volumes.durability
+                    throw StoreError(.inUse, "the store \(path) is open as \(known) in this process: close that first")
+                }
                 return core
             }
-            let core = try StoreCore(path: path, readOnly: readOnly, isScratch: isScratch)
+            let core = try StoreCore(path: path, readOnly: readOnly, durability: durability ?? .durable, isScratch: isScratch)
             registry[identity] = Entry(core: core)
             return core
         }

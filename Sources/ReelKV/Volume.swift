@@ -24,7 +24,9 @@ final class Volume: Sendable {
     static let formatVersion: UInt16 = 1
 
     /// Opens a volume and checks that it is the one the index means. A writer sets up a file that is empty.
-    init(id: UInt64, path: String, storeID: UInt64, bytesMax: Int, mode: Mode) throws {
+    init(
+        id: UInt64, path: String, storeID: UInt64, bytesMax: Int, mode: Mode, durability: Store.Durability = .durable
+    ) throws {
         self.id = id
         var configuration = Environment.Configuration()
         configuration.mapSize = bytesMax
@@ -33,7 +35,7 @@ final class Volume: Sendable {
         configuration.readAhead = false
         switch mode {
         case .writer:
-            break
+            configuration.durability = durability.ofFiles
         case .shared:
             configuration.isReadOnly = true
         case .sealed:
@@ -118,7 +120,8 @@ final class Volume: Sendable {
         }
     }
 
-    /// Appends the images; they are on the disk when this returns.
+    /// Appends the images. When this returns they are on the disk, but for a `relaxed` writer, whose last append may be undone until
+    /// the next one or `sync`.
     ///
     /// - Returns: their page ids, in order; nil when the volume has no room for all of them, and then holds none of them.
     func append(_ images: [some PageBytes]) throws -> [UInt64]? {
@@ -135,6 +138,9 @@ final class Volume: Sendable {
             return nil
         }
     }
+
+    /// Brings everything appended to the disk.
+    func sync() throws { try environment.sync() }
 
     private func lastPage(in transaction: borrowing some Transaction & ~Copyable) throws -> UInt64 {
         let last = try pages.withCursor(in: transaction) { cursor in

@@ -31,6 +31,7 @@ final class VolumeSet: Sendable {
     private let storeID: UInt64
     let bytesMax: Int
     private let isReadOnly: Bool
+    let durability: Store.Durability
     private let state: Mutex<State>
     /// Held while appending, so that one batch after another goes into the active volume.
     private let appending = Mutex(())
@@ -42,12 +43,13 @@ final class VolumeSet: Sendable {
 
     static let folderName = "volumes"
 
-    init(folder: String, index: Index, record: StoreRecord, isReadOnly: Bool) {
+    init(folder: String, index: Index, record: StoreRecord, isReadOnly: Bool, durability: Store.Durability) {
         self.folder = folder
         self.index = index
         storeID = record.storeId
         bytesMax = Int(clamping: record.volumeBytesMax)
         self.isReadOnly = isReadOnly
+        self.durability = durability
         state = Mutex(State(sealBytes: bytesMax))
     }
 
@@ -127,9 +129,12 @@ final class VolumeSet: Sendable {
 
     // MARK: - Appending
 
-    /// Appends page images to this process's volume; they are on the disk when this returns. Their volumes are kept until the caller
-    /// says by `settle` that nodes refer to them, or that none ever will.
-    func append(_ images: [some PageBytes]) throws -> [Location] {
+    /// Appends page images to this process's volume; they are on the disk when this returns, if this process is durable. Their volumes
+    /// are kept until the caller says by `settle` that nodes refer to them, or that none ever will.
+    ///
+    /// - Parameter replacesOthers: whether the images take the place of others, which must not go before these are on the disk, even
+    ///   where this process is relaxed.
+    func append(_ images: [some PageBytes], replacesOthers: Bool = false) throws -> [Location] {
         defer { closeRemoved() }
         return try appending.withLock { _ in
             var locations: [Location] = []
@@ -145,6 +150,7 @@ final class VolumeSet: Sendable {
                     pages = try volume.append(Array(batch))
                 }
                 if let pages {
+                    if replacesOthers, durability == .relaxed { try volume.sync() }
                     state.withLock { $0.unpublished[volume.id, default: 0] += pages.count }
                     locations += pages.map { Location(volume: volume.id, page: $0) }
                     rest = rest.dropFirst(batch.count)
@@ -167,6 +173,11 @@ final class VolumeSet: Sendable {
                 if left <= 0, state.active?.id != location.volume { state.locks[location.volume] = nil }
             }
         }
+    }
+
+    /// Brings what was appended to the disk.
+    func sync() throws {
+        try state.withLock { $0.active }?.sync()
     }
 
     private func activeVolume() throws -> Volume {
@@ -218,7 +229,8 @@ final class VolumeSet: Sendable {
                 closeUnlessUsed(id, in: &state)
                 // one that is being read stays known as it is: were it opened a second time, it could be in another mode
                 if state.open[id] != nil { return nil }
-                let volume = try Volume(id: id, path: path, storeID: storeID, bytesMax: bytesMax, mode: .writer)
+                let volume = try Volume(
+                    id: id, path: path, storeID: storeID, bytesMax: bytesMax, mode: .writer, durability: durability)
                 state.open[id] = volume
                 state.active = volume
                 state.locks[id] = lock
@@ -255,6 +267,7 @@ final class VolumeSet: Sendable {
 
     /// Seals the active volume. Its lock stays until what was appended to it is published.
     private func retireActive(_ volume: Volume) throws {
+        if durability == .relaxed { try volume.sync() }
         try seal(volume.id)
         state.withLock { state in
             state.active = nil
@@ -299,6 +312,8 @@ final class VolumeSet: Sendable {
             return true
         }
         guard isDead else { return nil }
+        // Were the record there again after a crash, its pages would be lost: those that another process moved elsewhere, too.
+        if durability == .relaxed { try index.environment.sync() }
         let bytes = fileBytes(of: id)
         state.withLock { _ = $0.open.removeValue(forKey: id) }
         try removeFiles(path(of: id))

@@ -13,6 +13,7 @@ struct WriteBenchmark: ParsableCommand {
     @Option(help: "Tokens to write.") var tokens = 100_000
     @Option(help: "Tokens per append.") var chunk = 512
     @Option(help: "The profile to write with.") var profile = "vidkv-1.5-1.58"
+    @Flag(help: "Wait for half the disk flushes.") var relaxed = false
     @Flag(help: "Print JSON.") var json = false
 
     private struct Row: Encodable {
@@ -37,7 +38,8 @@ struct WriteBenchmark: ParsableCommand {
         let profile = try Profile.named(profile)
         let folder = try TemporaryFolder()
         defer { folder.remove() }
-        let store = try Store.create(at: folder.path + "/store")
+        _ = try Store.create(at: folder.path + "/store")
+        let store = try Store(opening: folder.path + "/store", durability: relaxed ? .relaxed : .durable)
         try store.addModel(SyntheticStream.model)
         let stream = SyntheticStream(chunk: chunk)
         defer { stream.deallocate() }
@@ -48,13 +50,13 @@ struct WriteBenchmark: ParsableCommand {
             profile: profile.name, tokens: tokens, inputBytes: tokens * SyntheticStream.model.exactBytesPerToken,
             storedBytes: try store.statistics().storedBytes, seconds: seconds, peakResidentBytes: peakResidentBytes(),
             inputChunkBytes: stream.byteCount)
-        if json { print(try JSONOutput.text(row, pretty: true)) } else { show(row) }
+        if json { print(try JSONOutput.text(row, pretty: true)) } else { show(row, store.durability) }
     }
 
-    private func show(_ row: Row) {
+    private func show(_ row: Row, _ durability: Store.Durability) {
         let megabytes = { (count: Int) in rounded(Double(count) / 1e6) }
         print("\(row.tokens) tokens, \(rounded(Double(row.inputBytes) / 1e9)) GB of bf16, profile \(row.profile):")
-        print("  \(rounded(row.seconds)) s, \(rounded(Double(row.inputBytes) / 1e6 / row.seconds)) MB/s of input, durable")
+        print("  \(rounded(row.seconds)) s, \(rounded(Double(row.inputBytes) / 1e6 / row.seconds)) MB/s of input, \(durability)")
         print(
             "  peak resident memory \(megabytes(row.peakResidentBytes)) MB, of which \(megabytes(row.inputChunkBytes)) MB are the input chunk"
         )

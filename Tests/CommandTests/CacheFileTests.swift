@@ -28,6 +28,35 @@ struct CacheFileTests {
         }
     }
 
+    /// From mlx-lm 0.32 on keys and values may have room behind the last token.
+    @Test func promptCachesOfMlxWithRoomAreCut() throws {
+        try Tool.withFolder { tool in
+            try tool.makeTinyStore()
+            var cache = TinyCache(tokens: 150, names: { "\($0).\($1 ? 0 : 1)" })
+            cache.tensors["input_ids"] = nil
+            cache.metadata = [
+                "0.model": "some", "1.0": "KVCache", "1.1": "KVCache", "2.0": "", "2.1.0": "0.2", "2.1.1": "scalar",
+                "2.2.0": "1.2", "2.2.1": "scalar",
+            ]
+            for layer in 0..<2 { cache.set("\(layer).2", [100], shape: []) }
+            try tool.write(cache, "tiny.safetensors")
+            try tool.write("[\((0..<100).map(String.init).joined(separator: ", "))]", "ids.json")
+            try tool.succeed(Self.importTiny + " --ids ids.json")
+            try tool.succeed("reelkv export video/tiny out.safetensors")
+            let key = try #require(cache.tensors["0.0"])
+            let rowBytes = key.bytes.count / key.shape.dropLast().reduce(1, *)
+            let heads = key.shape[key.shape.count - 3]
+            let held = (0..<heads).flatMap { key.bytes[$0 * 150 * rowBytes..<($0 * 150 + 100) * rowBytes] }
+            #expect(try tool.tensor("layers.0.key", of: "out.safetensors") == held)
+            cache.set("1.2", [151], shape: [])
+            try tool.write(cache, "tiny.safetensors")
+            #expect(try tool.fail(Self.importTiny + " --ids ids.json").contains("layer 1 says that it holds another number"))
+            cache.metadata["1.1"] = "RotatingKVCache"
+            try tool.write(cache, "tiny.safetensors")
+            #expect(try tool.fail(Self.importTiny + " --ids ids.json").contains("layer 1 is a RotatingKVCache"))
+        }
+    }
+
     @Test(arguments: [[1, 100], [100], [3, 1, 100], [3, 100]])
     func positionsAreKept(shape: [Int]) throws {
         try Tool.withFolder { tool in

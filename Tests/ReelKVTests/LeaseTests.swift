@@ -129,6 +129,19 @@ struct LeaseTests {
         #expect(try store.leased().isEmpty)
     }
 
+    @Test("A flush that has returned holds nothing any more, however soon one looks")
+    func flushed() throws {
+        let (store, prefix, _) = try makeVideo()
+        let cache = SyntheticCache(.small(), .text(200, seed: 1) + .text(100, seed: 2))
+        for round in 0..<200 {
+            let writer = try store.writer(for: .session("\(round)"), model: "small", profile: .exact, startingFrom: prefix)
+            try cache.append(200..<300, to: writer)
+            try writer.flush()
+            #expect(try store.leased().isEmpty)
+            if round % 2 == 0 { writer.cancel() }
+        }
+    }
+
     @Test("Another process's leases are seen while it lives, and lapse when it is killed", .timeLimit(.minutes(1)))
     func killed() async throws {
         let (store, prefix, tip) = try makeVideo()

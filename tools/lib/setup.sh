@@ -32,19 +32,20 @@ need_packages() {
             missing+=("$package")
     done
     [ ${#missing[@]} -eq 0 ] && return 0
-    local sudo=()
-    if [ "$(id -u)" -ne 0 ]; then
-        if ! sudo -n true 2>/dev/null; then
-            fail "missing packages; run: sudo apt-get install -y ${missing[*]}"
-        fi
-        sudo=(sudo -n)
+    if [ "$(id -u)" -ne 0 ] && ! sudo -n true 2>/dev/null; then
+        fail "missing packages; run: sudo apt-get install -y ${missing[*]}"
     fi
     say "apt-get install ${missing[*]}"
     # A machine that never asked has no package lists yet.
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null ||
-        { "${sudo[@]}" apt-get update -qq &&
-            "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null; } ||
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null ||
+        { as_root apt-get update -qq &&
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null; } ||
         fail "the packages ${missing[*]} could not be installed"
+}
+
+# as_root COMMAND...: runs it as root, if that needs no password.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
 # need_libraries: the C libraries that the package links.
@@ -77,6 +78,66 @@ need_python() {
     fi
     # shellcheck disable=SC2034 # for the script that sources this one
     python="$root/.venv/bin/python"
+}
+
+# library_path: builds libreelkv.so, and prints where it lies.
+library_path() {
+    tools/library | tail -n 1 | sed 's/  [0-9]* bytes$//'
+}
+
+# need_models: a virtual environment at .venv-models with torch, transformers and what else runs real models; sets $models_python.
+need_models() {
+    command -v python3 >/dev/null || need_packages python3
+    local wanted
+    wanted="$(cat tools/lib/requirements-models*.txt tools/lib/torchvision_operators.py | cksum)"
+    models_python="$root/.venv-models/bin/python"
+    [ "$(cat .venv-models/requirements.cksum 2>/dev/null)" = "$wanted" ] && return 0
+    say "Python packages for real models into .venv-models"
+    python3 -c 'import ensurepip' 2>/dev/null || need_packages python3-venv
+    python3 -m venv --clear .venv-models
+    local pip=("$models_python" -m pip install --quiet --disable-pip-version-check)
+    "${pip[@]}" --requirement tools/lib/requirements-models.txt
+    "${pip[@]}" --no-deps --requirement tools/lib/requirements-models-alone.txt
+    if ! "$models_python" -c 'import torchvision' 2>/dev/null; then
+        local packages
+        packages="$("$models_python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+        cp tools/lib/torchvision_operators.py "$packages"
+        echo 'import torchvision_operators' >"$packages/torchvision_operators.pth"
+        "$models_python" -c 'import torchvision'
+    fi
+    printf '%s\n' "$wanted" >.venv-models/requirements.cksum
+}
+
+# need_clip: a clip of a street, from Debian's package of OpenCV's samples, at .venv-models/vtest.avi; sets $clip, unless it is set.
+need_clip() {
+    [ -n "${clip:-}" ] && return 0
+    clip="$root/.venv-models/vtest.avi"
+    [ -f "$clip" ] && return 0
+    command -v apt-get >/dev/null || fail "the clip comes in a package of Debian's, which is not this system: name one with --clip FILE"
+    say "vtest.avi from the package opencv-doc (95 MB)"
+    local folder
+    folder="$(mktemp -d)"
+    (
+        cd "$folder"
+        chmod 755 .
+        # A machine that never asked has no package lists yet.
+        apt-get download -qq opencv-doc 2>/dev/null || { as_root apt-get update -qq && apt-get download -qq opencv-doc; }
+        dpkg-deb --fsys-tarfile opencv-doc_*.deb | tar --extract --wildcards --to-stdout '*/vtest.avi' >vtest.avi
+    ) || { rm -rf "$folder" && fail "the package opencv-doc could not be had: name a clip with --clip FILE"; }
+    mv "$folder/vtest.avi" "$clip"
+    rm -rf "$folder"
+}
+
+# need_standin: a video language model made of SmolLM2 and DINOv2, at .venv-models/smollm2-dinov2; sets $standin. After need_models.
+need_standin() {
+    local wanted
+    wanted="$(cat tools/standin/*.py tools/fixtures/clip.py tools/fixtures/language.py .venv-models/requirements.cksum | cksum)"
+    standin="$root/.venv-models/smollm2-dinov2"
+    [ "$(cat "$standin/sources.cksum" 2>/dev/null)" = "$wanted" ] && return 0
+    need_clip
+    say "a model of SmolLM2-135M-Instruct and DINOv2-S into .venv-models"
+    PYTHONPATH=tools:tools/fixtures "$models_python" -m standin "$standin" --clip "$clip"
+    printf '%s\n' "$wanted" >"$standin/sources.cksum"
 }
 
 # The lines that a script ends with: what each test runner said of its run. A script that calls another gives it its own file.

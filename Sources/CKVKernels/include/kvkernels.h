@@ -109,8 +109,9 @@ void kv_gather_channels(const float *rows, size_t count, size_t dim, const uint1
 void kv_transpose(const float *in, size_t rows, size_t columns, size_t in_stride, float *out, size_t out_stride);
 // The same of rows that lie anywhere.
 void kv_transpose_table(const float *const *in, size_t rows, size_t columns, float *out, size_t out_stride);
-// The range (maximum minus minimum) and the variance of every column.
-void kv_column_statistics(const float *rows, size_t count, size_t dim, float *range, double *variance);
+// The range (maximum minus minimum) of every column, and its variance.
+void kv_column_ranges(const float *rows, size_t count, size_t dim, float *range);
+void kv_column_variances(const float *rows, size_t count, size_t dim, double *variance);
 // Counts, per column, the values farther from the column's mean than `limit`.
 void kv_count_outliers(const float *rows, size_t count, size_t dim, float limit, uint32_t *outliers);
 // Adds squared differences and squares of the original, column by column, over finite originals.
@@ -164,9 +165,11 @@ typedef struct {
 size_t kv_quantize_scratch(size_t rows, size_t columns, size_t group);
 
 // Quantizes a matrix [rows][columns] in groups of `group` rows of a column; the last group may be short. Values are at most 2^60.
-// Writes codes [rows][columns], scale codes and means [groups][columns], and the anchor and steps of the scale codes.
+// Writes codes [rows][columns], scale codes and means [groups][columns], the anchor and steps of the scale codes, and the sums of
+// squares of what is lost and of the values; these are not finite where they do not fit a float.
 void kv_quantize(const kv_quantizer *quantizer, const float *values, size_t rows, size_t columns, size_t group,
-                 uint8_t *codes, uint8_t *scales, int32_t *means, int8_t *anchor, uint8_t *steps, void *scratch);
+                 uint8_t *codes, uint8_t *scales, int32_t *means, int8_t *anchor, uint8_t *steps, double *error,
+                 double *energy, void *scratch);
 
 // codes.h, pack.h ------------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,12 @@ enum { W = KV_LANES };
 // One operation on a whole row.
 #define LANES for (int w = 0; w < W; w++)
 
+// A row as one value: compilers do not see that rows which are read and written in turn are not the same.
+typedef float kv_row __attribute__((vector_size(W * sizeof(float)), aligned(4), may_alias));
+
+static inline __attribute__((always_inline)) kv_row load_lanes(const float *row) { return *(const kv_row *)row; }
+static inline __attribute__((always_inline)) void store_lanes(kv_row value, float *row) { *(kv_row *)row = value; }
+
 // Packed row of Re X_k is k; of Im X_k it is n/2 + k.
 static void combine(size_t n, const float *table, const float *restrict halves, float *restrict out) {
     size_t h = n / 2;
@@ -17,16 +23,13 @@ static void combine(size_t n, const float *table, const float *restrict halves, 
         out[h * W + w] = even[w] - odd[w];
     }
     for (size_t k = 1; 2 * k < h; k++) {
-        const float *er = even + k * W, *ei = even + (h / 2 + k) * W, *or = odd + k * W, *oi = odd + (h / 2 + k) * W;
-        float *xr = out + k * W, *xi = out + (h + k) * W, *yr = out + (h - k) * W, *yi = out + (n - k) * W;
-        float c = cosines[k], s = sines[k];
-        LANES {
-            float tr = c * or[w] + s * oi[w], ti = c * oi[w] - s * or[w];
-            xr[w] = er[w] + tr;
-            xi[w] = ei[w] + ti;
-            yr[w] = er[w] - tr;
-            yi[w] = ti - ei[w];
-        }
+        kv_row er = load_lanes(even + k * W), ei = load_lanes(even + (h / 2 + k) * W);
+        kv_row or = load_lanes(odd + k * W), oi = load_lanes(odd + (h / 2 + k) * W);
+        kv_row tr = cosines[k] * or + sines[k] * oi, ti = cosines[k] * oi - sines[k] * or;
+        store_lanes(er + tr, out + k * W);
+        store_lanes(ei + ti, out + (h + k) * W);
+        store_lanes(er - tr, out + (h - k) * W);
+        store_lanes(ti - ei, out + (n - k) * W);
     }
     if (h % 2 == 0 && h > 0) {
         size_t k = h / 2;
@@ -53,9 +56,49 @@ static void direct(size_t n, const float *table, const float *input, size_t stri
     }
 }
 
+// What combining comes to for four rows: the same operations without the way through memory.
+static void forward4(const float *restrict input, size_t stride, float *restrict out) {
+    const float *x0 = input, *x1 = input + stride * W, *x2 = input + 2 * stride * W, *x3 = input + 3 * stride * W;
+    LANES {
+        float e0 = x0[w] + x2[w], e1 = x0[w] - x2[w], o0 = x1[w] + x3[w], o1 = x1[w] - x3[w];
+        out[w] = e0 + o0;
+        out[W + w] = e1;
+        out[2 * W + w] = e0 - o0;
+        out[3 * W + w] = -o1;
+    }
+}
+
+// Likewise for eight rows, with the cosine and sine of an eighth of a turn.
+static void forward8(const float *restrict input, size_t stride, float cosine, float sine, float *restrict out) {
+    LANES {
+        const float *x = input + w;
+        float x0 = x[0], x1 = x[stride * W], x2 = x[2 * stride * W], x3 = x[3 * stride * W], x4 = x[4 * stride * W];
+        float x5 = x[5 * stride * W], x6 = x[6 * stride * W], x7 = x[7 * stride * W];
+        float a = x0 + x4, e1 = x0 - x4, b = x2 + x6, e3 = -(x2 - x6), c = x1 + x5, o1 = x1 - x5, d = x3 + x7, o3 = -(x3 - x7);
+        float e0 = a + b, e2 = a - b, o0 = c + d, o2 = c - d;
+        float tr = cosine * o1 + sine * o3, ti = cosine * o3 - sine * o1;
+        out[w] = e0 + o0;
+        out[W + w] = e1 + tr;
+        out[2 * W + w] = e2;
+        out[3 * W + w] = e1 - tr;
+        out[4 * W + w] = e0 - o0;
+        out[5 * W + w] = e3 + ti;
+        out[6 * W + w] = -o2;
+        out[7 * W + w] = ti - e3;
+    }
+}
+
 static void forward(size_t n, const float *table, const float *input, size_t stride, float *out, float *work) {
     if (n % 2 != 0) {
         direct(n, table, input, stride, out);
+        return;
+    }
+    if (n == 8) {
+        forward8(input, stride, table[1], table[n / 4 + 2], out);
+        return;
+    }
+    if (n == 4) {
+        forward4(input, stride, out);
         return;
     }
     const float *next = table + 2 * (n / 4 + 1);
@@ -73,16 +116,13 @@ static void split(size_t n, const float *table, const float *restrict in, float 
         odd[w] = in[w] - in[h * W + w];
     }
     for (size_t k = 1; 2 * k < h; k++) {
-        float *er = even + k * W, *ei = even + (h / 2 + k) * W, *or = odd + k * W, *oi = odd + (h / 2 + k) * W;
-        const float *xr = in + k * W, *xi = in + (h + k) * W, *yr = in + (h - k) * W, *yi = in + (n - k) * W;
-        float c = cosines[k], s = sines[k];
-        LANES {
-            float tr = xr[w] - yr[w], ti = xi[w] + yi[w];
-            er[w] = xr[w] + yr[w];
-            ei[w] = xi[w] - yi[w];
-            or[w] = c * tr - s * ti;
-            oi[w] = c * ti + s * tr;
-        }
+        kv_row xr = load_lanes(in + k * W), xi = load_lanes(in + (h + k) * W);
+        kv_row yr = load_lanes(in + (h - k) * W), yi = load_lanes(in + (n - k) * W);
+        kv_row tr = xr - yr, ti = xi + yi;
+        store_lanes(xr + yr, even + k * W);
+        store_lanes(xi - yi, even + (h / 2 + k) * W);
+        store_lanes(cosines[k] * tr - sines[k] * ti, odd + k * W);
+        store_lanes(cosines[k] * ti + sines[k] * tr, odd + (h / 2 + k) * W);
     }
     if (h % 2 == 0 && h > 0) {
         size_t k = h / 2;

@@ -34,32 +34,71 @@ static void flag_unsafe(kv_head head, size_t tokens, uint8_t *flags) {
     }
 }
 
+#ifdef KV_HAS_AVX512
+// The rows whose vectors can be compressed to the channels that are wanted, where these rise; returns how many rows that was. A store
+// reaches up to a vector past what is wanted, into the next row: the last row is none of them.
+static size_t compress_rows(const float *rows, size_t count, size_t dim, const uint16_t *channels, size_t channel_count,
+                            float *out) {
+    enum { VECTORS_MAX = 32 };
+    __mmask16 wanted[VECTORS_MAX] = {0};
+    if (dim % 16 != 0 || dim > 16 * VECTORS_MAX) return 0;
+    for (size_t c = 0; c < channel_count; c++) {
+        if (c > 0 && channels[c] <= channels[c - 1]) return 0;
+        wanted[channels[c] / 16] |= (__mmask16)(1u << channels[c] % 16);
+    }
+    size_t safe = channel_count >= 16 && count > 0 ? count - 1 : 0;
+    for (size_t i = 0; i < safe; i++) {
+        float *to = out + i * channel_count;
+        for (size_t v = 0; v < dim / 16; v++) {
+            _mm512_storeu_ps(to, _mm512_maskz_compress_ps(wanted[v], _mm512_loadu_ps(rows + i * dim + 16 * v)));
+            to += __builtin_popcount(wanted[v]);
+        }
+    }
+    return safe;
+}
+#endif
+
 static void gather_channels(const float *rows, size_t count, size_t dim, const uint16_t *channels, size_t channel_count,
                             float *out) {
-    for (size_t i = 0; i < count; i++) {
+    size_t done = 0;
+#ifdef KV_HAS_AVX512
+    done = compress_rows(rows, count, dim, channels, channel_count, out);
+#endif
+    for (size_t i = done; i < count; i++) {
         for (size_t c = 0; c < channel_count; c++) out[i * channel_count + c] = rows[i * dim + channels[c]];
     }
 }
 
-static void column_statistics(const float *rows, size_t count, size_t dim, float *restrict range, double *restrict variance) {
+// Maximum minus minimum of every column.
+static void column_ranges(const float *rows, size_t count, size_t dim, float *restrict range) {
     for (size_t first = 0; first < dim; first += BLOCK) {
         size_t width = dim - first < BLOCK ? dim - first : BLOCK;
         float low[BLOCK], high[BLOCK];
-        double sum[BLOCK] = {0}, squares[BLOCK] = {0};
         for (size_t c = 0; c < width; c++) low[c] = high[c] = rows[first + c];
         for (size_t i = 0; i < count; i++) {
             const float *restrict row = rows + i * dim + first;
             for (size_t c = 0; c < width; c++) {
-                float x = row[c];
-                low[c] = x < low[c] ? x : low[c];
-                high[c] = x > high[c] ? x : high[c];
-                sum[c] += x;
-                squares[c] += (double)x * x;
+                low[c] = row[c] < low[c] ? row[c] : low[c];
+                high[c] = row[c] > high[c] ? row[c] : high[c];
+            }
+        }
+        for (size_t c = 0; c < width; c++) range[first + c] = high[c] - low[c];
+    }
+}
+
+static void column_variances(const float *rows, size_t count, size_t dim, double *restrict variance) {
+    for (size_t first = 0; first < dim; first += BLOCK) {
+        size_t width = dim - first < BLOCK ? dim - first : BLOCK;
+        double sum[BLOCK] = {0}, squares[BLOCK] = {0};
+        for (size_t i = 0; i < count; i++) {
+            const float *restrict row = rows + i * dim + first;
+            for (size_t c = 0; c < width; c++) {
+                sum[c] += row[c];
+                squares[c] += (double)row[c] * row[c];
             }
         }
         for (size_t c = 0; c < width; c++) {
             double mean = sum[c] / (double)count;
-            range[first + c] = high[c] - low[c];
             variance[first + c] = squares[c] / (double)count - mean * mean;
         }
     }

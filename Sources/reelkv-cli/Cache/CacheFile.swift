@@ -9,6 +9,8 @@ struct CacheFile {
         var name: String
         var heads: Int
         var tokens: Int
+        /// Tokens that there is room for; what lies behind `tokens` is not part of the cache.
+        var room: Int
         var dim: Int
         var dataType: DataType
 
@@ -41,11 +43,15 @@ struct CacheFile {
     init(path: String) throws {
         file = try SafetensorsFile(path: path)
         style = try Self.style(of: file)
-        if style == .mlx { try Self.checkKinds(of: file) }
+        let promptCache = style == .mlx ? PromptCacheHeader(file) : nil
+        try promptCache?.checkClasses()
         var layers: [Layer] = []
         while file.tensors[style.name(layers.count, .key)] != nil || file.tensors[style.name(layers.count, .value)] != nil {
-            let key = try Self.tensor(style.name(layers.count, .key), of: file)
-            let value = try Self.tensor(style.name(layers.count, .value), of: file)
+            var key = try Self.tensor(style.name(layers.count, .key), of: file)
+            var value = try Self.tensor(style.name(layers.count, .value), of: file)
+            if let count = try promptCache?.tokenCount(ofLayer: layers.count, room: min(key.room, value.room)) {
+                (key.tokens, value.tokens) = (count, count)
+            }
             guard key.tokens == value.tokens else {
                 throw Failure("\(path): layer \(layers.count) has \(key.tokens) tokens of keys, but \(value.tokens) of values")
             }
@@ -85,18 +91,6 @@ struct CacheFile {
         }
     }
 
-    /// mlx-lm notes each layer's cache class; only plain caches hold their tokens in order and unquantized.
-    private static func checkKinds(of file: SafetensorsFile) throws {
-        for (key, kind) in file.metadata.sorted(by: { $0.key < $1.key }) {
-            let parts = key.split(separator: ".")
-            guard parts.count == 2, parts[0] == "2", let layer = Int(parts[1]), kind != "KVCache" else { continue }
-            throw Failure(
-                "\(file.path): layer \(layer) is a \(kind) of mlx-lm; only KVCache can be imported, which holds every token "
-                    + "in order"
-            )
-        }
-    }
-
     private static func tensor(_ name: String, of file: SafetensorsFile) throws -> Tensor {
         let info = try file.info(of: name)
         var shape = info.shape
@@ -107,7 +101,8 @@ struct CacheFile {
                     + "tokens, dim]"
             )
         }
-        return Tensor(name: name, heads: shape[0], tokens: shape[1], dim: shape[2], dataType: info.dataType)
+        return Tensor(
+            name: name, heads: shape[0], tokens: shape[1], room: shape[1], dim: shape[2], dataType: info.dataType)
     }
 
     private func checkNumbering() throws {
@@ -179,7 +174,7 @@ struct CacheFile {
     ) throws -> TensorView {
         let whole = try TensorView(
             bytes: bytes, elementType: elementType,
-            layout: .headsFirst(heads: tensor.heads, tokens: tensor.tokens, dim: tensor.dim))
+            layout: .headsFirst(heads: tensor.heads, tokens: tensor.room, dim: tensor.dim))
         let lacking = tokenCount - tensor.tokens
         let held = max(range.lowerBound, lacking)..<max(range.upperBound, lacking)
         return try whole.tokens(held.lowerBound - lacking..<held.upperBound - lacking)

@@ -60,6 +60,9 @@ struct ImportCommand: ParsableCommand {
     @Flag(inversion: .prefixedNo, help: "Keep its pages from being evicted, or let them be.")
     var pin: Bool?
 
+    @Flag(help: "Wait for half the disk flushes: a crash of the machine may lose the newest pages, and nothing else.")
+    var relaxed = false
+
     @OptionGroup(title: "Encoder options") var encoder: EncoderFlags
     @OptionGroup var quiet: QuietOption
     @OptionGroup var output: OutputOption
@@ -70,7 +73,7 @@ struct ImportCommand: ParsableCommand {
     }
 
     func run() throws {
-        let store = try store.openToChange()
+        let store = try store.openToChange(durability: relaxed ? .relaxed : nil)
         let job = ImportJob(
             store: store, cache: try CacheFile(path: file), model: try store.model(named: model), name: try name(),
             profile: profile.profile, encoder: try encoder.options(), replaces: replace, isPinned: pin)

@@ -27,7 +27,9 @@ struct StoreOption: ParsableArguments {
 
     func openToLook() throws -> Store { try Store(opening: path(), access: .readOnly) }
 
-    func openToChange() throws -> Store { try Store(opening: path()) }
+    func openToChange(durability: Store.Durability? = nil) throws -> Store {
+        try Store(opening: path(), durability: durability)
+    }
 
     /// Opens for reading pages: a page found damaged is noted in the store, so that it counts as absent from then on. A store
     /// that cannot be written is read all the same.

@@ -1,30 +1,110 @@
-"""Reads ReelKV stores without the Swift library: a second implementation of schema/FORMAT.md, in numpy.
+"""ReelKV: KV caches of video language models on disk, small, and back fast.
 
-It shares no code with the Swift one, so that each can check the other. It is written to be read, not to be fast, and it never
-writes to a store.
+    import reelkv
 
-    from reelkv import Store
+    model = reelkv.Model.from_hf_config("path/to/model")              # config.json and weights in one folder
+    with reelkv.Store.open_or_create("kv") as store:
+        store.add_model(model)
+        with store.writer("video/lobby", model) as writer:            # precompute, chunk by chunk
+            writer.append(ids, layers)                                # [(key, value)]: numpy or torch, [heads, tokens, dim]
+        match = store.longest_prefix(ids, model)                      # how much of a prompt is stored?
+        layers = match.restore()                                      # or match.restore(into=buffers)
 
-    with Store("path/to/store") as store:
-        head = store.head("video/clip")
-        cache = store.read(head, layer=0)
-        keys = cache.element_type.to_float32(cache.key)  # [heads, tokens, dim]
+`reelkv.hf` does this for transformers, `reelkv.mlx` for mlx-lm's prompt caches; `reelkv.reader` reads the format without the library.
 """
 
-from .codec import decode_layer
-from .errors import ChecksumError, FormatError, NotStoredError
-from .image import PageImage
-from .store import LayerCache, Segment, Store
-from .verify import verify
+from ._library import library as _library
+from .dtypes import bfloat16_to_float32, float32_to_bfloat16
+from .errors import (
+    AlreadyExists,
+    Cancelled,
+    Closed,
+    Conflict,
+    Damaged,
+    Error,
+    Forked,
+    InternalError,
+    InUse,
+    InvalidArgument,
+    LibraryUnavailable,
+    ModelMismatch,
+    NewerFormat,
+    NoSpace,
+    NotAStore,
+    NotFound,
+    PageUnavailable,
+    QuotaExceeded,
+    ReadOnly,
+    StorageFailure,
+    StoreExists,
+)
+from .match import Acceptance, Lease, Match
+from .model import LayerShape, Model, StoredModel
+from .restoring import RestoredLayer, RestoreJob
+from .sequences import Session, StoredSequence, Turn, Video
+from .store import Problem, Settings, Store, Verification
+from .tokens import MediaSpan, Tokens
+from .weights import weights_fingerprint
+from .writer import Frame, Writer
+
+__version__ = "0.1.0"
+
+
+def library_version() -> str:
+    """The version of the loaded libreelkv. Raises LibraryUnavailable."""
+    return _library().version
+
+
+def library_path() -> str:
+    """Where the loaded libreelkv lies. Raises LibraryUnavailable."""
+    return str(_library().path)
+
 
 __all__ = [
-    "ChecksumError",
-    "FormatError",
-    "LayerCache",
-    "NotStoredError",
-    "PageImage",
-    "Segment",
+    "Acceptance",
+    "AlreadyExists",
+    "Cancelled",
+    "Closed",
+    "Conflict",
+    "Damaged",
+    "Error",
+    "Forked",
+    "Frame",
+    "InUse",
+    "InternalError",
+    "InvalidArgument",
+    "LayerShape",
+    "Lease",
+    "LibraryUnavailable",
+    "Match",
+    "MediaSpan",
+    "Model",
+    "ModelMismatch",
+    "NewerFormat",
+    "NoSpace",
+    "NotAStore",
+    "NotFound",
+    "PageUnavailable",
+    "Problem",
+    "QuotaExceeded",
+    "ReadOnly",
+    "RestoreJob",
+    "RestoredLayer",
+    "Session",
+    "Settings",
+    "StorageFailure",
     "Store",
-    "decode_layer",
-    "verify",
+    "StoreExists",
+    "StoredModel",
+    "StoredSequence",
+    "Tokens",
+    "Turn",
+    "Verification",
+    "Video",
+    "Writer",
+    "bfloat16_to_float32",
+    "float32_to_bfloat16",
+    "library_path",
+    "library_version",
+    "weights_fingerprint",
 ]

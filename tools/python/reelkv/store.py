@@ -1,351 +1,393 @@
-"""A store folder, opened for reading (FORMAT.md, "Overview", "Index", "Volumes")."""
+"""Stores: folders that keep caches."""
 
-import re
-import struct
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
 
-import lmdb
-import numpy as np
+from . import _abi
+from ._handles import Handle
+from ._library import encoded, library, unsigned
+from .errors import InvalidArgument
+from .match import Accepting, Match, native_acceptance
+from .model import LayerShape, Model, StoredModel, name_of
+from .sequences import Session, Video
+from .tokens import Tokens, TokensLike
+from .writer import DEFAULT_PROFILE, Writer, open_writer
 
-from .chain import ChainHasher
-from .codec import decode_layer
-from .errors import FormatError, NotStoredError
-from .image import PageImage
-from .index import KIND_PAGE, KINDS_OF_HEADS, Head, Node, Tenant
-from .model import Model
-from .records import (
-    STORERECORD_STRUCT,
-    VOLUMEHEADER_STRUCT,
-    VOLUMERECORD_STRUCT,
-    EncodingRecord,
-    StoreRecord,
-    VolumeHeader,
-    VolumeRecord,
-)
-from .tokens import Tokens
-from .values import ElementType
-
-STORE_MAGIC = int.from_bytes(b"\x89REELKV\n", "little")
-VOLUME_MAGIC = int.from_bytes(b"\x89RKVVOL\n", "little")
-FORMAT_VERSION, VOLUME_FORMAT_VERSION = 2, 1
-DEFAULT_TENANT = "default"
-DATABASES = (
-    *("store", "model", "tenant", "node", "name", "child", "video", "session", "building", "state", "volume"),
-    *("tip", "usage", "leaf", "account"),
-)
-VOLUMES_OPEN_MAX = 16
-OPENING_ATTEMPTS_MAX = 16
-INDEX_GENERATION = re.compile(r"index\.([1-9][0-9]*)\.mdb")
+Path = str | os.PathLike[str]
+ModelLike = Model | StoredModel | str
 
 
 @dataclass(frozen=True)
-class Segment:
-    """What one node contributes to a sequence: its tokens from its start to `end`, both counted from the page's first."""
+class Settings:
+    """What bounds a store, for every process that uses it. None: no bound."""
 
-    node: Node
-    end: int
-
-    @property
-    def first_token(self) -> int:
-        """Index in the sequence of the first token."""
-        return self.node.record.page_first_token + self.node.record.start
-
-    @property
-    def token_count(self) -> int:
-        return self.end - self.node.record.start
+    quota_bytes: int | None
+    """Of all files together."""
+    free_bytes_min: int | None
+    """What the file system must keep free."""
+    unused_seconds_max: int | None
+    """After which an unused page is dropped."""
+    policy: str
+    """In which order pages are evicted: "adaptive", "lru", "lfu", "cost" or "fifo"."""
 
 
 @dataclass(frozen=True)
-class LayerCache:
-    """One layer of a sequence: keys and values `[heads, tokens, dim]`, as bits of `element_type`."""
+class Problem:
+    """Something in a store that is not as it should be."""
 
-    key: np.ndarray
-    value: np.ndarray
-    element_type: ElementType
-    first_token: int
-    """The tokens from here on are all there; a layer with a sliding window may lack some before, and then has zeros there."""
+    kind: str
+    subject: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a check of a whole store found."""
+
+    is_sound: bool
+    pages: int
+    problems: tuple[Problem, ...]
 
 
 class Store:
-    """Reads; never writes. Use it in a `with` statement.
+    """A folder that keeps caches. Any number of threads and processes may use it at once; each process opens it for itself, after fork() too.
 
-    A store must not be opened twice in one process. Others may write it meanwhile: reading takes a slot in LMDB's lock file.
-    With `lock=False` no lock file is touched: for a store on a medium that cannot be written, or one that nobody writes.
+    Close it, or use it in `with`. Matches, restores and writers that are open then can still be used, but no new ones made.
 
-    What is written after another process has shrunk the index file is not seen: open the store anew for that.
+    Functions that take a model take its name, too; `tenant` is None for the default one.
     """
 
-    def __init__(self, path, lock: bool = True):
-        self.path = Path(path)
-        self.lock = lock
-        self._index = self._open_index()
-        self._volumes: dict[int, lmdb.Environment] = {}
-        try:
-            self._databases = {name: self._index.open_db(name.encode(), create=False) for name in DATABASES}
-            self.record = self._read_record()
-        except lmdb.NotFoundError as error:
-            self.close()
-            raise FormatError(f"{self.path} has an index that is not one of a ReelKV store: {error}") from None
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, path: Path, read_only: bool = False):
+        """Opens a store.
 
-    def close(self):
-        for environment in self._volumes.values():
-            environment.close()
-        self._volumes = {}
-        self._index.close()
+        Args:
+            read_only: nothing in the folder is changed, and uses are not counted.
 
-    def __enter__(self) -> "Store":
+        Raises:
+            NotAStore: there is none.
+            NewerFormat: a newer version wrote it.
+        """
+        self._open(path, _abi.OPEN_READ_ONLY if read_only else 0)
+
+    @classmethod
+    def open_or_create(cls, path: Path) -> Store:
+        """Opens a store, or makes one with default options where the folder does not exist or is empty."""
+        store = cls.__new__(cls)
+        store._open(path, _abi.OPEN_CREATE)
+        return store
+
+    @classmethod
+    def create(cls, path: Path, page_tokens: int | None = None, volume_bytes_max: int | None = None) -> Store:
+        """Makes a store in a folder that does not exist or is empty, and opens it.
+
+        Args:
+            page_tokens: tokens of a full page, a multiple of 32 up to 4096; None for 256.
+            volume_bytes_max: bytes at which a file of pages is closed and the next begun; None for 256 MiB.
+
+        Raises:
+            StoreExists: a store is already there.
+        """
+        options = _abi.StoreOptions.make(
+            page_tokens=unsigned(page_tokens or 0, "page_tokens", bits=32),
+            volume_bytes_max=unsigned(volume_bytes_max or 0, "volume_bytes_max"),
+        )
+        store = cls.__new__(cls)
+        pointer = ctypes.c_void_p()
+        library().call("store_create", _path(path), ctypes.byref(options), ctypes.byref(pointer))
+        store._adopt(path, pointer)
+        return store
+
+    def _open(self, path: Path, flags: int) -> None:
+        pointer = ctypes.c_void_p()
+        library().call("store_open", _path(path), flags, ctypes.byref(pointer))
+        self._adopt(path, pointer)
+
+    def _adopt(self, path: Path, pointer: ctypes.c_void_p) -> None:
+        assert pointer.value is not None
+        self.path = os.fspath(path)
+        self._handle = Handle("store", pointer.value, "store_close")
+
+    def close(self) -> None:
+        """Closes it. Once is enough, more does no harm."""
+        self._handle.close()
+
+    def __enter__(self) -> Store:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
-    def _open_index(self) -> lmdb.Environment:
-        """Opens the newest index file; again, where it was succeeded while it was being opened."""
-        for _ in range(OPENING_ATTEMPTS_MAX):
-            path = newest_index(self.path)
-            if path is None:
-                raise NotStoredError(f"{self.path} is no ReelKV store: it has no index.mdb")
-            try:
-                environment = self._open(path, self.lock, max_dbs=len(DATABASES) + 6)
-            except FormatError:
-                if newest_index(self.path) == path:
-                    raise
-                continue
-            if newest_index(self.path) == path:
-                return environment
-            environment.close()
-        raise FormatError(f"the index of {self.path} is succeeded faster than it can be opened")
+    def __repr__(self) -> str:
+        return f"<reelkv.Store {self.path!r}>"
 
-    def _open(self, path: Path, lock: bool, **options) -> lmdb.Environment:
-        try:
-            # a map size of 0 takes the one that the file names
-            return lmdb.open(str(path), map_size=0, subdir=False, readonly=True, lock=lock, create=False, **options)
-        except lmdb.Error as error:
-            raise FormatError(f"{path} cannot be opened: {error}") from None
+    @property
+    def page_tokens(self) -> int:
+        """Tokens of its full pages."""
+        count = ctypes.c_uint32()
+        with self._handle as store:
+            library().call("store_page_tokens", store, ctypes.byref(count))
+        return count.value
 
-    def _read_record(self) -> StoreRecord:
-        data = self._get("store", b"store")
-        if data is None or len(data) != STORERECORD_STRUCT.size or StoreRecord.read(data).magic != STORE_MAGIC:
-            raise FormatError(f"{self.path} is no ReelKV store")
-        record = StoreRecord.read(data)
-        if record.format_version != FORMAT_VERSION:
-            raise FormatError(f"the store has format version {record.format_version}, this reader knows {FORMAT_VERSION}")
-        return record
+    # Models
 
-    # The index
+    def add_model(self, model: Model) -> list[str]:
+        """Registers a model; the same one under the same name again changes nothing.
 
-    def _get(self, database: str, key: bytes) -> bytes | None:
-        with _begin(self._index) as transaction:
-            return transaction.get(key, db=self._databases[database])
+        Returns:
+            What a person should know, a sentence each: a rotation that cannot be undone, say.
 
-    def items(self, database: str) -> list[tuple[bytes, bytes]]:
-        """Every key and value of one database of the index, as stored."""
-        with _begin(self._index) as transaction:
-            return list(transaction.cursor(self._databases[database]))
+        Raises:
+            AlreadyExists: another model has the name.
+            InvalidArgument: what its config or spec lacks.
+        """
+        text = model.json.encode()
+        with self._handle as store:
+            warnings = library().text(
+                "model_add_json",
+                store,
+                encoded(model.name, "the model's name"),
+                text,
+                len(text),
+                encoded(model.fingerprint, "fingerprint"),
+            )
+        return warnings.splitlines()
 
-    def models(self) -> list[Model]:
-        return [Model.parse(key.decode(), value) for key, value in self.items("model")]
+    def models(self) -> list[StoredModel]:
+        """All models, by name."""
+        with self._handle as store:
+            listed = library().json("models_json", store)
+        return [_stored_model(fields) for fields in listed]
 
-    def tenants(self) -> list[Tenant]:
-        return [Tenant.parse(key.decode(), value) for key, value in self.items("tenant")]
+    def remove_model(self, model: ModelLike, deleting_sequences: bool = False) -> None:
+        """Removes a model.
 
-    def volumes(self) -> dict[int, VolumeRecord]:
-        return {
-            int.from_bytes(key, "big"): VolumeRecord._make(VOLUMERECORD_STRUCT.unpack(value))
-            for key, value in self.items("volume")
-        }
+        Raises:
+            InUse: it has videos or sessions, which are not to be deleted with it.
+        """
+        with self._handle as store:
+            library().call("model_remove", store, encoded(name_of(model), "model"), deleting_sequences)
 
-    def model(self, model_id: int) -> Model:
-        return _only((model for model in self.models() if model.model_id == model_id), f"model {model_id}")
+    # Matching and writing
 
-    def tenant(self, tenant_id: int) -> Tenant:
-        return _only((tenant for tenant in self.tenants() if tenant.tenant_id == tenant_id), f"tenant {tenant_id}")
+    def longest_prefix(
+        self,
+        tokens: TokensLike,
+        model: ModelLike,
+        tenant: str | None = None,
+        accept: Accepting = "any",
+        counted: bool = True,
+    ) -> Match:
+        """Finds the longest stored beginning of a token sequence, exact to the token.
 
-    def heads(self, kind: str) -> list[Head]:
-        """All heads of a kind, `video` or `session`, of every tenant."""
-        if kind not in KINDS_OF_HEADS:
-            raise NotStoredError(f"{kind!r} is neither of {KINDS_OF_HEADS}")
-        return [Head.parse(key[4:].decode(), value) for key, value in self.items(kind)]
+        Args:
+            tokens: `Tokens`, or bare ids; the whole sequence, from its first token.
+            accept: how lossy a page may be: "any", "exact", or an `Acceptance`. The match stops before a page that is more so.
+            counted: whether that counts as a use of the pages, for the order of eviction and the statistics.
 
-    def head(self, name: str, tenant: str = DEFAULT_TENANT) -> Head:
-        """The head called `video/NAME` or `session/NAME`."""
-        kind, _, own_name = name.partition("/")
-        tenant_id = _only((known.tenant_id for known in self.tenants() if known.name == tenant), f"tenant {tenant!r}")
-        matching = (head for head in self.heads(kind) if head.record.tenant_id == tenant_id and head.name == own_name)
-        return _only(matching, name)
+        Returns:
+            The match, of 0 tokens if nothing is stored.
 
-    def node(self, hash: bytes) -> Node:
-        number = self._get("name", hash)
-        data = None if number is None else self._get("node", number)
-        if data is None:
-            raise NotStoredError(f"no node {hash.hex()}")
-        node = Node.parse(data)
-        if node.hash != hash:
-            raise FormatError(f"the record of node {hash.hex()} is that of {node.hash.hex()}")
-        return node
+        Raises:
+            NotFound: no such model.
+        """
+        native, keeps = Tokens.of(tokens)._native()
+        acceptance = native_acceptance(accept)
+        pointer = ctypes.c_void_p()
+        name = name_of(model)
+        with self._handle as store:
+            library().call(
+                "longest_prefix",
+                store,
+                encoded(name, "model"),
+                _optional(tenant, "tenant"),
+                ctypes.byref(native),
+                None if acceptance is None else ctypes.byref(acceptance),
+                0 if counted else _abi.MATCH_UNCOUNTED,
+                ctypes.byref(pointer),
+            )
+        del keeps
+        assert pointer.value is not None
+        return Match(self, pointer.value, name, tenant)
 
-    def engine_state(self, hash: bytes) -> bytes | None:
-        """What the engine asked to keep after the last token of a node."""
-        return self._get("state", hash)
+    def sequence_prefix(
+        self, sequence: str, tenant: str | None = None, model: str | None = None, counted: bool = True
+    ) -> Match:
+        """What a video or session consists of. `sequence`: "video/NAME" or "session/NAME"; `model`: its name, if known.
 
-    # Chains
+        Raises:
+            NotFound: no such sequence.
+        """
+        if model is None:
+            model = str(self._sequence_fields(sequence, tenant)["model"])
+        pointer = ctypes.c_void_p()
+        with self._handle as store:
+            library().call(
+                "sequence_prefix",
+                store,
+                encoded(sequence, "name"),
+                _optional(tenant, "tenant"),
+                0 if counted else _abi.MATCH_UNCOUNTED,
+                ctypes.byref(pointer),
+            )
+        assert pointer.value is not None
+        return Match(self, pointer.value, model, tenant)
 
-    def hasher(self, model_id: int, tenant_id: int) -> ChainHasher:
-        return ChainHasher(self.tenant(tenant_id).salt, self.model(model_id).chain_bytes(), self.record.page_tokens)
+    def writer(
+        self,
+        sequence: str,
+        model: ModelLike,
+        profile: str = DEFAULT_PROFILE,
+        tenant: str | None = None,
+        start: Match | None = None,
+        protected_tokens: Iterable[int] | None = None,
+        after: int | None = None,
+        replace: bool = False,
+    ) -> Writer:
+        """Opens a writer.
 
-    def chain(self, head: Head) -> list[Segment]:
-        """What the sequence consists of, first tokens first. Checks every node's chain hash on the way from tip to root."""
-        hasher = self.hasher(head.record.model_id, head.record.tenant_id)
-        if head.record.root != hasher.root:
-            raise FormatError(f"{head.name!r} does not begin at the root of its model and tenant")
-        segments: list[Segment] = []
-        hash, end, missing = head.record.tip, head.record.tip_end, head.record.token_count
-        while missing > 0:
-            node = self.node(hash)
-            check_name(node, hasher)
-            segment = Segment(node, end)
-            if not node.record.start < end <= node.record.end or segment.first_token + segment.token_count != missing:
-                raise FormatError(f"node {hash.hex()} does not end where the tokens after it begin")
-            segments.append(segment)
-            missing = segment.first_token
-            hash = node.record.parent
-            end = node.record.parent_end if node.record.start > 0 else self.record.page_tokens
-        if head.record.token_count > 0 and hash != hasher.root:
-            raise FormatError(f"the chain of {head.name!r} does not end at its root")
-        return segments[::-1]
+        Args:
+            sequence: "video/NAME", which is written from its first token, or "session/NAME", which goes on from its last.
+            profile: how full pages are stored: "exact", "vidkv-1.5-1.58", ...; the README lists them.
+            start: what a new session starts with: a match. That copies nothing.
+            protected_tokens: indices in the sequence of tokens to store more precisely.
+            after: how many tokens the caller's cache holds before those that it will append; None not to check.
+            replace: whether a video of the name with other content is replaced when the write finishes.
 
-    def tokens(self, head: Head) -> Tokens:
-        """Ids and media of the whole sequence. Positions are left to the pages."""
-        whole = Tokens()
-        for segment in self.chain(head):
-            whole.extend(Tokens.parse(segment.node.tokens), segment.node.record.start, segment.end)
-        return whole
+        Raises:
+            NotFound: no such model.
+            Conflict: not `after` tokens are stored: match the whole sequence, and append what comes after.
+            InvalidArgument: `start` for a session that exists.
+            ModelMismatch: the session or `start` belongs to another model, tenant or store.
+            ReadOnly: the store was opened so.
+        """
+        return open_writer(self, sequence, name_of(model), profile, tenant, start, protected_tokens, after, replace)
 
-    # Pages
+    # Sequences
 
-    def image(self, node: Node, encoding: EncodingRecord | None = None) -> PageImage:
-        """A node's page image, by default in its most exact encoding. Checks that it is the image of this node."""
-        encoding = encoding or node.best_encoding()
-        if encoding is None:
-            raise NotStoredError(f"every image of node {node.hash.hex()} is quarantined")
-        with _begin(self._volume(encoding.volume_id)) as transaction:
-            data = transaction.get(struct.pack(">Q", encoding.page_id))
-        if data is None or encoding.page_id == 0:
-            raise NotStoredError(f"volume {encoding.volume_id} holds no page {encoding.page_id}")
-        if len(data) != encoding.image_bytes:
-            raise FormatError(f"a page of {len(data)} bytes where the index says {encoding.image_bytes}")
-        image = PageImage(data)
-        if not _is_image_of(image, encoding, node, self.model(node.record.model_id)):
-            raise FormatError(f"page {encoding.page_id} of volume {encoding.volume_id} is not the image of its node")
-        return image
+    def videos(self, tenant: str | None = None, building: bool = False) -> list[Video]:
+        """All videos, by tenant and name. `tenant`: only this one's; `building`: unfinished ones, too."""
+        return [Video(self, fields) for fields in self._listed("video", tenant, building)]
 
-    def read(self, head: Head, layer: int, output: ElementType | None = None) -> LayerCache:
-        """Decodes one layer of a whole sequence as `output`, by default the model's own type. Checks every section on the way."""
-        model = self.model(head.record.model_id)
-        if not 0 <= layer < len(model.layers):
-            raise NotStoredError(f"model {model.name!r} has {len(model.layers)} layers; there is no layer {layer}")
-        geometry, count = model.layers[layer], head.record.token_count
-        output = output or model.element_type
-        key = np.zeros((geometry.heads, count, geometry.key_dim), output.storage)
-        value = np.zeros((geometry.heads, count, geometry.value_dim), output.storage)
-        complete_from = 0
-        for segment in self.chain(head):
-            image = self.image(segment.node)
-            entry = image.layers[layer]
-            held_from = entry.first_token if entry else segment.token_count
-            first, end = segment.first_token + held_from, segment.first_token + segment.token_count
-            if held_from > 0:
-                complete_from = min(first, end)
-            if first < end:
-                decoded = decode_layer(image, layer, output)
-                key[:, first:end], value[:, first:end] = (bits[:, : end - first] for bits in decoded)
-        return LayerCache(key, value, output, complete_from)
+    def sessions(self, tenant: str | None = None, building: bool = False) -> list[Session]:
+        """All sessions, by tenant and name. `tenant`: only this one's; `building`: unfinished ones, too."""
+        return [Session(self, fields) for fields in self._listed("session", tenant, building)]
 
-    def _volume(self, volume_id: int) -> lmdb.Environment:
-        if volume_id not in self._volumes:
-            record = self.volumes().get(volume_id)
-            if record is None:
-                raise NotStoredError(f"the index knows no volume {volume_id}")
-            if len(self._volumes) >= VOLUMES_OPEN_MAX:
-                self._volumes.pop(next(iter(self._volumes))).close()
-            path = self.path / "volumes" / f"{volume_id:08x}.mdb"
-            # nobody writes a sealed volume: it needs no lock
-            environment = self._open(path, lock=self.lock and record.state == 0)
-            try:
-                self._check_header(environment, volume_id)
-            except BaseException:
-                environment.close()
-                raise
-            self._volumes[volume_id] = environment
-        return self._volumes[volume_id]
+    def video(self, name: str, tenant: str | None = None) -> Video:
+        """The video of a name. Raises NotFound."""
+        return Video(self, self._sequence_fields(f"video/{name.removeprefix('video/')}", tenant))
 
-    def _check_header(self, environment: lmdb.Environment, volume_id: int):
-        with _begin(environment) as transaction:
-            data = transaction.get(bytes(8))
-        if data is None or len(data) != VOLUMEHEADER_STRUCT.size:
-            raise FormatError(f"volume {volume_id} has no header")
-        header = VolumeHeader.read(data)
-        if header.magic != VOLUME_MAGIC or header.format_version > VOLUME_FORMAT_VERSION:
-            raise FormatError(f"volume {volume_id} is no volume, or of a newer version than {VOLUME_FORMAT_VERSION}")
-        if (header.store_id, header.volume_id) != (self.record.store_id, volume_id):
-            raise FormatError(f"volume {volume_id} belongs to another store or is another volume")
+    def session(self, name: str, tenant: str | None = None) -> Session:
+        """The session of a name. Raises NotFound."""
+        return Session(self, self._sequence_fields(f"session/{name.removeprefix('session/')}", tenant))
 
+    def _listed(self, kind: Literal["video", "session"], tenant: str | None, building: bool) -> list[dict[str, Any]]:
+        with self._handle as store:
+            fields: list[dict[str, Any]] = library().json(
+                "sequences_json", store, kind.encode(), _optional(tenant, "tenant"), building
+            )
+        return fields
 
-def newest_index(folder: Path) -> Path | None:
-    """The current index file: of `index.mdb`, `index.2.mdb`, ... the one of the highest number. None if there is none."""
+    def _sequence_fields(self, sequence: str, tenant: str | None) -> dict[str, Any]:
+        with self._handle as store:
+            fields: dict[str, Any] = library().json(
+                "sequence_json", store, encoded(sequence, "name"), _optional(tenant, "tenant")
+            )
+        return fields
 
-    def generation(name: str) -> int:
-        numbered = INDEX_GENERATION.fullmatch(name)
-        number = int(numbered[1]) if numbered else 0
-        return number if number > 1 else int(name == "index.mdb")
+    # Administration
 
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    newest = max(names, key=generation, default="")
-    return folder / newest if generation(newest) > 0 else None
+    def statistics(self) -> dict[str, Any]:
+        """What is stored and how it was used, as `reelkv stats --json` prints it."""
+        with self._handle as store:
+            result: dict[str, Any] = library().json("statistics_json", store)
+        return result
 
+    def settings(self) -> Settings:
+        """What bounds the store."""
+        native = _abi.Settings.make()
+        with self._handle as store:
+            library().call("settings_get", store, ctypes.byref(native))
+        return Settings(
+            quota_bytes=native.quota_bytes or None,
+            free_bytes_min=native.free_bytes_min or None,
+            unused_seconds_max=native.unused_seconds_max or None,
+            policy=(native.policy or b"").decode(),
+        )
 
-def _begin(environment: lmdb.Environment) -> lmdb.Transaction:
-    try:
-        return environment.begin()
-    except lmdb.MapResizedError:
-        # another process has made the file larger than the map
-        environment.set_mapsize(0)
-        return environment.begin()
+    def update_settings(
+        self,
+        quota_bytes: int | None = None,
+        free_bytes_min: int | None = None,
+        unused_seconds_max: int | None = None,
+        policy: str | None = None,
+    ) -> Settings:
+        """Changes what is given, for every process, and leaves the rest. 0 lifts a bound.
 
+        Raises:
+            QuotaExceeded: a quota that cannot be met: what is pinned or in use takes more.
+        """
+        native = _abi.Settings.make()
+        with self._handle as store:
+            library().call("settings_get", store, ctypes.byref(native))
+            if quota_bytes is not None:
+                native.quota_bytes = unsigned(quota_bytes, "quota_bytes")
+            if free_bytes_min is not None:
+                native.free_bytes_min = unsigned(free_bytes_min, "free_bytes_min")
+            if unused_seconds_max is not None:
+                native.unused_seconds_max = unsigned(unused_seconds_max, "unused_seconds_max")
+            native.policy = None if policy is None else encoded(policy, "policy")
+            library().call("settings_set", store, ctypes.byref(native))
+        return self.settings()
 
-def check_name(node: Node, hasher: ChainHasher):
-    """Checks that a node's key is the hash of its tokens behind its parent."""
-    record = node.record
-    if record.kind == KIND_PAGE:
-        expected = hasher.page(record.base, node.tokens)
-    else:
-        expected = hasher.piece(record.parent, record.start, node.tokens)
-    if expected != node.hash:
-        raise FormatError(f"the tokens of node {node.hash.hex()} do not give its chain hash")
+    def evict(self, bytes: int) -> int:
+        """Evicts until the store takes at most so many bytes on disk. Returns the bytes of the page images that went."""
+        evicted = ctypes.c_uint64()
+        with self._handle as store:
+            library().call("evict", store, unsigned(bytes, "bytes"), ctypes.byref(evicted))
+        return evicted.value
+
+    def compact(self) -> int:
+        """Gives the space of dead pages back. Returns by how many bytes the folder is smaller."""
+        freed = ctypes.c_uint64()
+        with self._handle as store:
+            library().call("compact", store, ctypes.byref(freed))
+        return freed.value
+
+    def verify(self) -> Verification:
+        """Checks every record and every page. Damage is told, not raised."""
+        with self._handle as store:
+            found = library().json("verify_json", store)
+        problems = tuple(Problem(problem["kind"], problem["subject"], problem["message"]) for problem in found["problems"])
+        return Verification(bool(found["sound"]), int(found["pages"]), problems)
 
 
-def _is_image_of(image: PageImage, encoding: EncodingRecord, node: Node, model: Model) -> bool:
-    """Whether an image's identity, geometry and completeness are those that the node and its encoding state."""
-    record, identity = node.record, image.identity
-    complete_from = max(image.token_count if layer is None else layer.first_token for layer in image.layers)
-    return (
-        (identity.chain_hash, identity.parent_hash, image.tokens) == (node.hash, record.parent, node.tokens)
-        and image.header.first_token == record.page_first_token + record.start
-        and image.token_count == record.end - record.start
-        and encoding.complete_from == record.start + complete_from
-        and identity.model_fingerprint == model.fingerprint
-        and image.element_type is model.element_type
-        and len(image.layers) == len(model.layers)
-        and all(own is None or own.layer.shape == layer.shape for own, layer in zip(image.layers, model.layers))
+def _path(path: Path) -> bytes:
+    encoded_path = os.fsencode(path)
+    if b"\0" in encoded_path:
+        raise InvalidArgument("a path must not hold a NUL character")
+    return encoded_path
+
+
+def _optional(text: str | None, what: str) -> bytes | None:
+    return None if text is None else encoded(text, what)
+
+
+def _stored_model(fields: dict[str, Any]) -> StoredModel:
+    layers = fields["layers"]
+    return StoredModel(
+        name=fields["name"],
+        fingerprint=fields["fingerprint"],
+        dtype=fields["dtype"],
+        layers=tuple(
+            LayerShape(layer["kv_heads"], layer["key_dim"], layer["value_dim"], layer["sliding_window"] or None) for layer in layers
+        ),
+        rotated=tuple(bool(layer["rotated"]) for layer in layers),
     )
-
-
-def _only(matching, what: str):
-    found = next(matching, None)
-    if found is None:
-        raise NotStoredError(f"the store has no {what}")
-    return found

@@ -1,0 +1,5 @@
+"""python -m reelkv.precompute"""
+
+from .command import run
+
+run()
