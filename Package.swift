@@ -74,6 +74,8 @@ let package = Package(
         .testTarget(
             name: "ModelSpecFilesTests", dependencies: ["ModelSpecFiles", "ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .testTarget(
+            name: "ReelKVCTests", dependencies: ["ReelKVC", "CReelKV", "ReelKV", "KVCodec"], swiftSettings: swiftSettings),
+        .testTarget(
             name: "CommandTests", dependencies: ["reelkv", "Safetensors"], exclude: ["Scripts"],
             swiftSettings: swiftSettings),
     ],

@@ -4,11 +4,11 @@ import ModelSpecFiles
 import ReelKV
 
 /// Why a call failed, in the interface's terms.
-struct Failure: Error {
+package struct Failure: Error {
     /// One of `REELKV_...`.
-    let status: Int
+    package let status: Int
     /// A sentence that says what to do.
-    let message: String
+    package let message: String
 
     init(_ status: Int, _ message: String) {
         self.status = status
@@ -17,7 +17,7 @@ struct Failure: Error {
 
     static func invalid(_ message: String) -> Failure { Failure(REELKV_INVALID_ARGUMENT, message) }
 
-    init(_ error: any Error) {
+    package init(_ error: any Error) {
         switch error {
         case let failure as Failure: self = failure
         case let error as StoreError: self.init(Self.status(of: error.code), error.message)

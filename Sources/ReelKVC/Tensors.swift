@@ -2,18 +2,22 @@ import CReelKV
 import KVCodec
 import ReelKV
 
+/// No process has more memory than addresses of so many bits have room for.
+private let addressBits = 56
+
 extension reelkv_tensor {
     /// Where a caller's elements lie, and the bytes between the first and the last one.
     private func extent(_ name: String) throws -> (type: ElementType, layout: TensorLayout, byteCount: Int) {
         let type = try elementType(dtype, "\(name).dtype")
+        // The stride of a dimension of one element is never gone along, and array libraries leave anything in it.
         let layout = TensorLayout(
-            heads: Int(heads), tokens: Int(tokens), dim: Int(dim), headStride: try number(head_stride, "\(name).head_stride"),
-            tokenStride: try number(token_stride, "\(name).token_stride"),
-            channelStride: try number(channel_stride, "\(name).channel_stride"))
-        let tooLarge = Failure.invalid("'\(name)' has strides or sizes that reach beyond all memory")
-        guard let byteCount = layout.byteCount(of: type) else { throw tooLarge }
-        let (_, overflow) = UInt(bitPattern: data).addingReportingOverflow(UInt(byteCount))
-        guard !overflow else { throw tooLarge }
+            heads: Int(heads), tokens: Int(tokens), dim: Int(dim),
+            headStride: heads > 1 ? try number(head_stride, "\(name).head_stride") : 0,
+            tokenStride: tokens > 1 ? try number(token_stride, "\(name).token_stride") : 0,
+            channelStride: dim > 1 ? try number(channel_stride, "\(name).channel_stride") : 0)
+        guard let byteCount = layout.byteCount(of: type), byteCount < 1 << addressBits,
+            !UInt(bitPattern: data).addingReportingOverflow(UInt(byteCount)).overflow
+        else { throw Failure.invalid("'\(name)' has strides or sizes that reach beyond all memory") }
         return (type, layout, byteCount)
     }
 

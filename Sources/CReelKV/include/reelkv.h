@@ -37,6 +37,12 @@
 #endif
 
 #ifdef __cplusplus
+template <typename Struct> inline Struct reelkv_init() {
+    Struct value = Struct();
+    value.struct_size = sizeof(Struct);
+    return value;
+}
+
 extern "C" {
 #endif
 
@@ -48,7 +54,7 @@ extern "C" {
 
 /* Zeroes a struct but for its size:  reelkv_tokens tokens = REELKV_INIT(reelkv_tokens);  */
 #ifdef __cplusplus
-#define REELKV_INIT(type) type{sizeof(type)}
+#define REELKV_INIT(type) (reelkv_init<type>())
 #else
 #define REELKV_INIT(type) ((type){.struct_size = sizeof(type)})
 #endif
@@ -178,7 +184,8 @@ typedef struct reelkv_tokens {
     uint32_t position_streams; /* 1, or 3 for M-RoPE */
 } reelkv_tokens;
 
-/* A tensor [heads, tokens, dim] in the caller's memory, of any order and alignment. Strides count elements. */
+/* A tensor [heads, tokens, dim] in the caller's memory, of any order and alignment. Strides count elements; that of a dimension of
+ * one element does not matter. */
 typedef struct reelkv_tensor {
     void *data; /* element [0, 0, 0]; NULL: this tensor is not wanted (restores only), or holds no element */
     uint64_t head_stride;
