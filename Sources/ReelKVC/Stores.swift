@@ -36,26 +36,35 @@ public func reelkv_store_open(
     attempt {
         let store = try output(store, "store")
         let path = try text(path, "path")
-        try check(flags: flags, known: REELKV_OPEN_READ_ONLY | REELKV_OPEN_CREATE)
-        guard flags & REELKV_OPEN_READ_ONLY == 0 || flags & REELKV_OPEN_CREATE == 0 else {
-            throw Failure.invalid("'flags' asks to make a store and to change nothing: choose one of the two")
+        try check(flags: flags, known: REELKV_OPEN_READ_ONLY | REELKV_OPEN_CREATE | REELKV_OPEN_RELAXED)
+        guard flags & REELKV_OPEN_READ_ONLY == 0 || flags == REELKV_OPEN_READ_ONLY else {
+            throw Failure.invalid("'flags' asks to write and to change nothing: choose one of the two")
         }
         let access: Store.Access = flags & REELKV_OPEN_READ_ONLY == 0 ? .readWrite : .readOnly
+        // As it is open in this process already, where nothing is said.
+        let durability: Store.Durability? = flags & REELKV_OPEN_RELAXED == 0 ? nil : .relaxed
         store.pointee = Handles.make(
-            flags & REELKV_OPEN_CREATE == 0 ? try Store(opening: path, access: access) : try openOrCreate(path))
+            flags & REELKV_OPEN_CREATE == 0
+                ? try Store(opening: path, access: access, durability: durability) : try openOrCreate(path, durability))
     }
 }
 
 /// Opens a store, or makes it where nothing is.
-private func openOrCreate(_ path: String) throws -> Store {
+private func openOrCreate(_ path: String, _ durability: Store.Durability?) throws -> Store {
     do {
-        return try Store(opening: path)
+        return try Store(opening: path, durability: durability)
     } catch let missing as StoreError where missing.code == .notAStore {
+        // Another process may make it meanwhile, or something else lie there.
+        var taken: StoreError?
         do {
-            return try Store.create(at: path)
+            _ = try Store.create(at: path)
         } catch let error as StoreError where error.code == .storeExists {
-            // Another process has made it meanwhile, or something else lies there.
-            do { return try Store(opening: path) } catch let second as StoreError where second == missing { throw error }
+            taken = error
+        }
+        do {
+            return try Store(opening: path, durability: durability)
+        } catch let second as StoreError where second == missing {
+            throw taken ?? second
         }
     }
 }
@@ -63,6 +72,14 @@ private func openOrCreate(_ path: String) throws -> Store {
 @c @implementation
 public func reelkv_store_close(_ store: OpaquePointer?) {
     Handles.release(store, as: Store.self)
+}
+
+@c @implementation
+public func reelkv_store_sync(_ store: OpaquePointer?) -> reelkv_status {
+    attempt {
+        let store: Store = try Handles.object(store, "store")
+        try store.sync()
+    }
 }
 
 @c @implementation

@@ -78,7 +78,7 @@ static void open_or_create(void) {
     OK(reelkv_models_json(store, &json));
     CHECK(json_has(json, "\"name\":\"m\""));
     reelkv_store_close(store);
-    FAILS_SAYING(REELKV_INVALID_ARGUMENT, "flags", reelkv_store_open(path, 4, &store));
+    FAILS_SAYING(REELKV_INVALID_ARGUMENT, "flags", reelkv_store_open(path, 8, &store));
     CHECK(store == NULL);
     FAILS_SAYING(
         REELKV_INVALID_ARGUMENT, "flags", reelkv_store_open(path, REELKV_OPEN_CREATE | REELKV_OPEN_READ_ONLY, &store));
@@ -92,6 +92,29 @@ static void open_or_create(void) {
     FAILS(REELKV_NOT_A_STORE, reelkv_store_open(file, 0, &store));
     FAILS(REELKV_IO_ERROR, reelkv_store_create("/dev/null/store", NULL, &store));
     FAILS_SAYING(REELKV_INVALID_ARGUMENT, "UTF-8", reelkv_store_open("/tmp/\xff\xfe", 0, &store));
+}
+
+static void relaxed(void) {
+    const char *path = new_path();
+    reelkv_store *store = NULL;
+    OK(reelkv_store_open(path, REELKV_OPEN_CREATE | REELKV_OPEN_RELAXED, &store));
+    add_model(store, "m", small_shape, 7);
+    cache *written = make_cache(small_shape, 100, 1);
+    write_sequence(store, "session/s", written, 0, 100, NULL);
+    OK(reelkv_store_sync(store));
+    reelkv_prefix *prefix = match(store, written);
+    cache *restored = restore_all(store, prefix, small_shape);
+    CHECK(equal_caches(written, restored));
+    reelkv_prefix_free(prefix);
+    reelkv_store *other = NULL;
+    OK(reelkv_store_open(path, 0, &other)); /* as it is open already */
+    reelkv_store_close(other);
+    reelkv_store_close(store);
+    FAILS_SAYING(
+        REELKV_INVALID_ARGUMENT, "flags", reelkv_store_open(path, REELKV_OPEN_RELAXED | REELKV_OPEN_READ_ONLY, &store));
+    FAILS(REELKV_INVALID_ARGUMENT, reelkv_store_sync(NULL));
+    free_cache(written);
+    free_cache(restored);
 }
 
 static void read_only(void) {
@@ -199,6 +222,7 @@ void test_stores(void) {
     run_test("stores are made, opened and closed", create_and_open);
     run_test("options of a new store", create_options);
     run_test("a store is opened, or made where nothing is", open_or_create);
+    run_test("a store written with relaxed durability is read as any other", relaxed);
     run_test("a read-only store is read and not changed", read_only);
     run_test("a store may be closed before what came from it", closed_early);
     run_test("a full disk refuses a write and loses nothing", full_disk);

@@ -106,13 +106,16 @@ typedef struct reelkv_store_options {
 
 #define REELKV_OPEN_READ_ONLY 1u /* nothing in the folder is changed */
 #define REELKV_OPEN_CREATE 2u    /* make a store, with default options, where the folder does not exist or is empty */
+#define REELKV_OPEN_RELAXED 4u   /* writes do not wait for the last flush: a crash of the machine, not of a process, may lose the newest pages */
 
 /* Makes a store in a folder that does not exist or is empty, and opens it. options: NULL for the defaults. */
 REELKV_API reelkv_status reelkv_store_create(const char *path, const reelkv_store_options *options, reelkv_store **store);
-/* Opens a store. flags: one of REELKV_OPEN_..., or 0 for reading and writing. A store that this process has open read-only is
- * REELKV_IN_USE for writing. */
+/* Opens a store. flags: REELKV_OPEN_... joined by |, or 0 for reading and writing durably. A store that this process has open read-only is
+ * REELKV_IN_USE for writing, and so is one that it has open with another durability. */
 REELKV_API reelkv_status reelkv_store_open(const char *path, uint32_t flags, reelkv_store **store);
 REELKV_API void reelkv_store_close(reelkv_store *store);
+/* Waits until everything that this process has written is on the disk: without REELKV_OPEN_RELAXED it is already. */
+REELKV_API reelkv_status reelkv_store_sync(reelkv_store *store);
 /* Tokens of the store's full pages. */
 REELKV_API reelkv_status reelkv_store_page_tokens(reelkv_store *store, uint32_t *tokens);
 

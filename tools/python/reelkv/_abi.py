@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 ABI_VERSION = 1
 """The version of the interface that this package is written against."""
 
-OPEN_READ_ONLY, OPEN_CREATE = 1, 2
+OPEN_READ_ONLY, OPEN_CREATE, OPEN_RELAXED = 1, 2, 4
 MATCH_UNCOUNTED = 1
 PIN_DEFAULT, PIN_YES, PIN_NO = 0, 1, 2
 STOPS = ("complete", "not-stored", "too-lossy", "quarantined", "sliding-window")
@@ -194,6 +194,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "store_create": (None, [c_char_p, POINTER(StoreOptions), _HANDLE]),
     "store_open": (None, [c_char_p, c_uint32, _HANDLE]),
     "store_close": ("nothing", [c_void_p]),
+    "store_sync": (None, [c_void_p]),
     "store_page_tokens": (None, [c_void_p, POINTER(c_uint32)]),
     "model_add_json": (None, [c_void_p, c_char_p, c_char_p, c_size_t, c_char_p, _OWNED_TEXT]),
     "models_json": (None, [c_void_p, _OWNED_TEXT]),

@@ -63,23 +63,30 @@ class Store:
     Functions that take a model take its name, too; `tenant` is None for the default one.
     """
 
-    def __init__(self, path: Path, read_only: bool = False):
+    def __init__(self, path: Path, read_only: bool = False, relaxed: bool = False):
         """Opens a store.
 
         Args:
             read_only: nothing in the folder is changed, and uses are not counted.
+            relaxed: writes do not wait for the last flush. A crash of the machine, not of the process, may then lose the newest pages and names;
+                what is lost is a miss, never a wrong hit.
 
         Raises:
             NotAStore: there is none.
             NewerFormat: a newer version wrote it.
+            InUse: this process has it open read-only, or with another durability.
         """
-        self._open(path, _abi.OPEN_READ_ONLY if read_only else 0)
+        self._open(path, (_abi.OPEN_READ_ONLY if read_only else 0) | (_abi.OPEN_RELAXED if relaxed else 0))
 
     @classmethod
-    def open_or_create(cls, path: Path) -> Store:
-        """Opens a store, or makes one with default options where the folder does not exist or is empty."""
+    def open_or_create(cls, path: Path, relaxed: bool = False) -> Store:
+        """Opens a store, or makes one with default options where the folder does not exist or is empty.
+
+        Args:
+            relaxed: see `Store`.
+        """
         store = cls.__new__(cls)
-        store._open(path, _abi.OPEN_CREATE)
+        store._open(path, _abi.OPEN_CREATE | (_abi.OPEN_RELAXED if relaxed else 0))
         return store
 
     @classmethod
@@ -116,6 +123,11 @@ class Store:
     def close(self) -> None:
         """Closes it. Once is enough, more does no harm."""
         self._handle.close()
+
+    def sync(self) -> None:
+        """Waits until everything that this process has written is on the disk. Where the store is not `relaxed` it is already."""
+        with self._handle as store:
+            library().call("store_sync", store)
 
     def __enter__(self) -> Store:
         return self

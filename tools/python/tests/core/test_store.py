@@ -40,6 +40,20 @@ def test_impossible_options_are_told(library, tmp_path, arguments):
         Store.create(tmp_path / "store", **arguments)
 
 
+def test_relaxed_durability(library, tmp_path):
+    with Store.open_or_create(tmp_path / "store", relaxed=True) as store:
+        store.add_model(MODEL)
+        write(store, "session/s", ids(300), cache(300))
+        store.sync()
+        with Store(tmp_path / "store") as same:  # as it is open already
+            assert same.session("s").token_count == 300
+    with Store(tmp_path / "store") as durable:
+        durable.sync()
+        assert durable.longest_prefix(ids(300), MODEL).is_exact
+    with pytest.raises(InvalidArgument):
+        Store(tmp_path / "store", read_only=True, relaxed=True)
+
+
 def test_models(store):
     assert store.add_model(MODEL) == []
     (model,) = store.models()
