@@ -80,4 +80,6 @@ def test_errors_agree_with_the_benchmark_program(text, tmp_path):
     assert value_nmse == pytest.approx(row["value_nmse_per_layer"], rel=1e-4)
     attention = attention_error_per_layer(attention_outputs(queries, result.layers), attention_outputs(queries, exact))
     assert attention == pytest.approx(row["attention_error_per_layer"], rel=1e-3)
-    assert result.bits == pytest.approx(row["bits_per_element"], rel=0.02)
+    # Here the images have their tokens, too; there the index has a few pages fewer.
+    assert result.page_bits + result.tail_bits == pytest.approx(row["bits_per_element_in_images"], rel=0.02)
+    assert result.bits == pytest.approx(row["bits_per_element"], abs=0.3)
