@@ -103,14 +103,26 @@ extension Store {
     func requiredHead(
         _ name: SequenceName, in transaction: borrowing some Transaction & ~Copyable
     ) throws -> (tenant: StoredTenant, key: HeadKey, head: Head) {
-        guard let tenant = try index.tenant(named: name.tenant, in: transaction) else { throw Self.noTenant(name.tenant) }
+        let tenant = try requiredTenant(of: name, in: transaction)
         let key = HeadKey(tenant: tenant.id, name: name.name)
         guard Names.isPossible(name.name), let head = try index.head(name.kind, key, in: transaction) else {
-            let place = name.tenant == Store.defaultTenant ? "the store" : "tenant '\(name.tenant)'"
-            throw StoreError(
-                .notFound, "no \(name.kind.noun) '\(name.name)' in \(place): `reelkv ls \(name.kind.noun)s` lists them")
+            throw Self.noSequence(name)
         }
         return (tenant, key, head)
+    }
+
+    private func requiredTenant(
+        of name: SequenceName, in transaction: borrowing some Transaction & ~Copyable
+    ) throws -> StoredTenant {
+        if let tenant = try index.tenant(named: name.tenant, in: transaction) { return tenant }
+        // Nobody has named the default tenant, which comes with the first write.
+        throw name.tenant == Store.defaultTenant ? Self.noSequence(name) : Self.noTenant(name.tenant)
+    }
+
+    private static func noSequence(_ name: SequenceName) -> StoreError {
+        let place = name.tenant == Store.defaultTenant ? "the store" : "tenant '\(name.tenant)'"
+        return StoreError(
+            .notFound, "no \(name.kind.noun) '\(name.name)' in \(place): `reelkv ls \(name.kind.noun)s` lists them")
     }
 
     func prefix(
@@ -163,7 +175,7 @@ extension Store {
     /// - Throws: `StoreError.notFound` when there is neither.
     public func remove(_ name: SequenceName) throws {
         try write { transaction in
-            guard let tenant = try index.tenant(named: name.tenant, in: transaction) else { throw Self.noTenant(name.tenant) }
+            let tenant = try requiredTenant(of: name, in: transaction)
             let key = HeadKey(tenant: tenant.id, name: name.name)
             let abandoned = try index.abandoned(name.kind, key, in: transaction)
             try index.remove(abandoned, in: transaction)
