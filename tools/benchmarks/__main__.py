@@ -1,12 +1,13 @@
 """`python -m benchmarks --bench PATH`: measures everything in turn, round by round, and reports."""
 
 import argparse
+import importlib.util
 import json
 import sys
 import tempfile
 from pathlib import Path
 
-from . import peers, product, report
+from . import lmcache_disk, peers, product, report, tensors
 from .rounds import Measurements
 
 FIXTURES = [Path("Tests/Fixtures/video.safetensors"), Path("Tests/Fixtures/text.safetensors")]
@@ -18,12 +19,18 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="where bench.json and the plots go")
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured; medians are reported")
     parser.add_argument("--tokens", type=int, default=2048, help="tokens of the restored prefix")
+    parser.add_argument("--with-lmcache", action="store_true", help="also LMCache's local-disk backend, which this installs")
     options = parser.parse_args()
+    if options.with_lmcache and importlib.util.find_spec("lmcache") is None:
+        parser.error("LMCache is not in this environment: tools/bench --with-lmcache installs it")
     options.out.mkdir(parents=True, exist_ok=True)
     bench = product.Bench(options.bench)
     measured = Measurements()
     with tempfile.TemporaryDirectory(prefix="reelkv-bench-") as folder:
-        contenders = peers.contenders(Path(folder), options.tokens)
+        cache = tensors.cache(options.tokens)
+        contenders = peers.contenders(Path(folder), cache)
+        if options.with_lmcache:
+            contenders.append(lmcache_disk.LMCacheDisk(Path(folder), cache))
         for number in range(options.rounds):
             progress(f"round {number + 1} of {options.rounds}")
             bench.measure_round(measured, options.tokens)

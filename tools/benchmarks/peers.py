@@ -12,8 +12,7 @@ from .rounds import Measurements
 PAGE_TOKENS = 256
 
 
-def contenders(folder: Path, tokens: int) -> list["Contender"]:
-    cache = tensors.cache(tokens)
+def contenders(folder: Path, cache: dict[str, np.ndarray]) -> list["Contender"]:
     return [
         Safetensors(folder, cache),
         Zstd(folder, cache, 1),
