@@ -18,12 +18,14 @@ import torch
 import reelkv
 from engine_demo.clock import ClockedCache, WithoutStore, WithStore
 from reelkv.precompute import Sampling, load, open_clip, prefix_inputs
+from reelkv.precompute.loading import hide_progress
 
 ANSWER_TOKENS_MAX = 24
 
 
 def main() -> None:
     options = arguments()
+    hide_progress()
     engine = load(options.model, device="cpu")
     clip = open_clip(options.clip, Sampling(frames=options.frames))
     history = json.loads(options.history.read_text()) if options.history.exists() else []
