@@ -19,6 +19,9 @@ def standin(pixels: torch.Tensor, dtype: torch.dtype):
     language, vision = LanguageModel(), vision_model()
     processor = standin_processor(language.tokenizer)
     language.model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
+    # The weights came from a quantized file, and are plain by now.
+    if hasattr(language.model.config, "quantization_config"):
+        del language.model.config.quantization_config
     config = LlavaOnevisionConfig(
         vision_config=vision.config,
         text_config=language.model.config,
