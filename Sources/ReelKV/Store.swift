@@ -4,8 +4,8 @@ import Synchronization
 
 /// A persistent store of KV-cache pages: one folder, opened by as many processes and threads as like.
 ///
-/// Readers never wait for writers. What an append, `finish` or any other call has acknowledged is on the disk. A store must not
-/// be used in a child process after `fork()`: open it anew there.
+/// Readers never wait for writers. What `flush`, `finish` or any other change has acknowledged is on the disk, unless the store was opened
+/// with ``Durability/relaxed``. A store must not be used in a child process after `fork()`: open it anew there.
 public final class Store: Sendable {
     public enum Access: Hashable, Sendable {
         /// Nothing in the folder is changed, not even by a quarantine.
