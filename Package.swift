@@ -46,14 +46,16 @@ let package = Package(
         .target(
             name: "ReelKVC", dependencies: ["CReelKV", "LMDB", "ReelKV", "KVCodec", "ModelSpecFiles", "Reports"],
             swiftSettings: swiftSettings),
-        .executableTarget(
-            name: "reelkv",
+        .target(
+            name: "ReelKVCommands",
             dependencies: [
                 "ReelKV", "Safetensors", "KVMetrics", "Rendering", "ModelSpecFiles", "Reports",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Sources/reelkv-cli",
             swiftSettings: swiftSettings),
+        .executableTarget(
+            name: "reelkv", dependencies: ["ReelKVCommands"], path: "Sources/reelkv-main", swiftSettings: swiftSettings),
         .executableTarget(
             name: "reelkv-bench",
             dependencies: [
@@ -62,9 +64,21 @@ let package = Package(
             ],
             swiftSettings: swiftSettings),
 
+        // Only declares libFuzzer, which tools/fuzz links.
+        .target(name: "CFuzzer"),
+        .target(
+            name: "FuzzTargets",
+            dependencies: [
+                "ReelKVCommands", "ReelKVC", "CReelKV", "ReelKV", "KVCodec", "Safetensors", "ModelSpecFiles",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: swiftSettings),
+        .executableTarget(name: "reelkv-fuzz", dependencies: ["FuzzTargets", "CFuzzer"], swiftSettings: swiftSettings),
+
         .testTarget(name: "LMDBTests", dependencies: ["LMDB"], swiftSettings: swiftSettings),
         .testTarget(
-            name: "KVCodecTests", dependencies: ["KVCodec", "KVMetrics", "Safetensors"], swiftSettings: swiftSettings),
+            name: "KVCodecTests", dependencies: ["FuzzTargets", "KVCodec", "KVMetrics", "Safetensors"],
+            swiftSettings: swiftSettings),
         .testTarget(name: "SafetensorsTests", dependencies: ["Safetensors"], swiftSettings: swiftSettings),
         .testTarget(name: "RenderingTests", dependencies: ["Rendering", "CZlib"], swiftSettings: swiftSettings),
         .testTarget(name: "ReportsTests", dependencies: ["Reports"], swiftSettings: swiftSettings),
@@ -78,6 +92,8 @@ let package = Package(
         .testTarget(
             name: "CommandTests", dependencies: ["reelkv", "Safetensors"], exclude: ["Scripts"],
             swiftSettings: swiftSettings),
+        .testTarget(
+            name: "FuzzTests", dependencies: ["reelkv-fuzz", "FuzzTargets"], exclude: ["Corpora"], swiftSettings: swiftSettings),
     ],
     swiftLanguageModes: [.v6]
 )

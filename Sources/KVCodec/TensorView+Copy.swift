@@ -10,6 +10,8 @@ extension TensorView {
                 "cannot copy [\(heads), \(tokens), \(dim)] of \(elementType.name) to "
                     + "[\(destination.heads), \(destination.tokens), \(destination.dim)] of \(destination.elementType.name)")
         }
+        // Without an element, the other sizes can be anything.
+        guard layout.elementCount > 0 else { return }
         let size = elementType.byteCount
         let rowsAreWhole = layout.channelStride == 1 && destination.layout.channelStride == 1
         let headsAreWhole = rowsAreWhole && layout.tokenStride == dim && destination.layout.tokenStride == dim

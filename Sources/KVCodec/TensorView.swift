@@ -32,8 +32,8 @@ public struct TensorLayout: Hashable, Sendable {
             tokenStride: heads.multipliedReportingOverflow(by: dim).partialValue)
     }
 
-    /// Elements of the tensor.
-    public var elementCount: Int { heads * tokens * dim }
+    /// Elements of the tensor. Without any, the other sizes can be anything, and their product more than fits.
+    public var elementCount: Int { heads == 0 || tokens == 0 || dim == 0 ? 0 : heads * tokens * dim }
 
     /// Elements from the first to past the last one; nil when a size or stride is negative or the sum overflows.
     func extent() -> Int? {

@@ -142,7 +142,7 @@ extension LeaseFile {
 }
 
 extension LeaseFile.Contents {
-    fileprivate init(_ bytes: [UInt8]) {
+    init(_ bytes: [UInt8]) {
         bytes.withUnsafeBytes { bytes in
             header = LeaseHeader(at: 0, of: bytes).flatMap { $0.magic == LeaseFile.magic ? $0 : nil }
             for offset in stride(from: LeaseHeader.byteCount, to: bytes.count, by: LeaseRecord.byteCount) {

@@ -11,7 +11,7 @@ struct StoredModel: Hashable, Sendable {
 
 extension ModelSpec {
     /// - Throws: `StoreError.invalidArgument` that names the first field out of range.
-    func validate() throws {
+    package func validate() throws {
         try Names.check(name, what: "model")
         guard !layers.isEmpty, layers.count <= Self.layersMax else {
             throw StoreError(.invalidArgument, "a model has 1...\(Self.layersMax) layers, this one has \(layers.count)")

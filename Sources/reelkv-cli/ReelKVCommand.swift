@@ -1,4 +1,4 @@
-import ArgumentParser
+package import ArgumentParser
 import ReelKV
 
 #if canImport(Darwin)
@@ -9,9 +9,11 @@ import ReelKV
     import Glibc
 #endif
 
-@main
-struct ReelKVCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(
+/// The program `reelkv`.
+package struct ReelKVCommand: ParsableCommand {
+    package init() {}
+
+    package static let configuration = CommandConfiguration(
         commandName: "reelkv",
         abstract: "A store for the KV caches of video language models.",
         discussion: """
@@ -46,7 +48,7 @@ struct ReelKVCommand: ParsableCommand {
         ])
 
     /// Runs the command that the arguments name. What is thrown from it is an error of the command, not of its arguments.
-    static func main() {
+    package static func main() {
         do {
             var command = try parseAsRoot()
             try command.run()

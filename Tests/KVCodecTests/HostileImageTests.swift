@@ -1,3 +1,4 @@
+import FuzzTargets
 import KVCodec
 import Testing
 
@@ -124,24 +125,5 @@ import Testing
         }
     }
 
-    /// Makes the checksums of sections and prologue fit the bytes, as far as the tables can still be followed.
-    private func reseal(_ bytes: inout [UInt8]) {
-        bytes.withUnsafeMutableBytes { mutable in
-            let whole = UnsafeRawBufferPointer(mutable)
-            guard var header = PageHeader(at: 0, of: whole) else { return }
-            let prologue = Int(header.prologueBytes)
-            guard prologue >= PageHeader.byteCount, prologue <= whole.count else { return }
-            for index in 0..<Int(header.layerCount) {
-                let offset = prologue - (Int(header.layerCount) - index) * SectionEntry.byteCount
-                guard offset >= 0, var entry = SectionEntry(at: offset, of: whole) else { continue }
-                let (start, count) = (Int(truncatingIfNeeded: entry.sectionOffset), Int(entry.sectionBytes))
-                guard start >= 0, start <= whole.count, count <= whole.count - start else { continue }
-                entry.checksum = Checksum.of(UnsafeRawBufferPointer(rebasing: whole[start..<start + count]))
-                entry.store(at: offset, in: mutable)
-            }
-            guard let checksum = try? Checksum.of(whole, 0..<48, then: 64..<prologue) else { return }
-            header.prologueChecksum = checksum
-            header.store(at: 0, in: mutable)
-        }
-    }
+    private func reseal(_ bytes: inout [UInt8]) { bytes.withUnsafeMutableBytes { resealPageImage($0) } }
 }

@@ -41,6 +41,18 @@ import Testing
         #expect(throws: CodecError.self) { try whole.tokens(0..<4) }
     }
 
+    /// The other sizes of a tensor without elements are gone along nowhere.
+    @Test(arguments: [
+        TensorLayout(heads: .max, tokens: 0, dim: 4, headStride: 0, tokenStride: 0),
+        TensorLayout(heads: .max, tokens: .max, dim: 0, headStride: .max, tokenStride: .max),
+        TensorLayout(heads: 0, tokens: .max, dim: .max, headStride: 1, tokenStride: 1),
+    ])
+    func emptyTensorsOfAnySize(layout: TensorLayout) throws {
+        let empty = try view(0, layout)
+        #expect(empty.floats().isEmpty)
+        try empty.copy(to: MutableTensorView(bytes: .init(start: nil, count: 0), elementType: .bfloat16, layout: layout))
+    }
+
     @Test(arguments: ElementType.allCases, OwnedTensor.Arrangement.allCases)
     func readsEveryArrangement(elementType: ElementType, arrangement: OwnedTensor.Arrangement) throws {
         var generator = SplitMix64(seed: 1)

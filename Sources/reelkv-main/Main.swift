@@ -1,0 +1,6 @@
+import ReelKVCommands
+
+@main
+enum Main {
+    static func main() { ReelKVCommand.main() }
+}
