@@ -31,25 +31,27 @@ let package = Package(
         .systemLibrary(name: "CSodium", pkgConfig: "libsodium", providers: [.apt(["libsodium-dev"]), .brew(["libsodium"])]),
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
 
+        // Locks that ThreadSanitizer knows, in its builds.
+        .target(name: "Locking", swiftSettings: swiftSettings),
         .target(name: "CKVKernels", cSettings: kernelSettings),
-        .target(name: "LMDB", dependencies: ["CLMDB"], swiftSettings: swiftSettings),
-        .target(name: "KVCodec", dependencies: ["CKVKernels", "CZstd", "CXXHash"], swiftSettings: swiftSettings),
+        .target(name: "LMDB", dependencies: ["CLMDB", "Locking"], swiftSettings: swiftSettings),
+        .target(name: "KVCodec", dependencies: ["CKVKernels", "CZstd", "CXXHash", "Locking"], swiftSettings: swiftSettings),
         .target(name: "KVMetrics", dependencies: ["KVCodec"], swiftSettings: swiftSettings),
         .target(name: "Safetensors", swiftSettings: swiftSettings),
-        .target(name: "Rendering", dependencies: ["CZlib"], swiftSettings: swiftSettings),
-        .target(name: "ReelKV", dependencies: ["LMDB", "KVCodec", "CSodium"], swiftSettings: swiftSettings),
-        .target(name: "KVCacheBridge", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
+        .target(name: "Rendering", dependencies: ["CZlib", "Locking"], swiftSettings: swiftSettings),
+        .target(name: "ReelKV", dependencies: ["LMDB", "KVCodec", "CSodium", "Locking"], swiftSettings: swiftSettings),
+        .target(name: "KVCacheBridge", dependencies: ["ReelKV", "KVCodec", "Locking"], swiftSettings: swiftSettings),
         .target(name: "ModelSpecFiles", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .target(name: "Reports", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .target(name: "TraceReplay", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .target(name: "CReelKV"),
         .target(
-            name: "ReelKVC", dependencies: ["CReelKV", "LMDB", "ReelKV", "KVCodec", "ModelSpecFiles", "Reports"],
+            name: "ReelKVC", dependencies: ["CReelKV", "LMDB", "ReelKV", "KVCodec", "Locking", "ModelSpecFiles", "Reports"],
             swiftSettings: swiftSettings),
         .target(
             name: "ReelKVCommands",
             dependencies: [
-                "ReelKV", "Safetensors", "KVMetrics", "Rendering", "ModelSpecFiles", "Reports",
+                "ReelKV", "Locking", "Safetensors", "KVMetrics", "Rendering", "ModelSpecFiles", "Reports",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Sources/reelkv-cli",
@@ -59,7 +61,7 @@ let package = Package(
         .executableTarget(
             name: "reelkv-bench",
             dependencies: [
-                "ReelKV", "Safetensors", "KVMetrics", "Rendering", "Reports", "TraceReplay",
+                "ReelKV", "Locking", "Safetensors", "KVMetrics", "Rendering", "Reports", "TraceReplay",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: swiftSettings),
@@ -75,15 +77,16 @@ let package = Package(
             swiftSettings: swiftSettings),
         .executableTarget(name: "reelkv-fuzz", dependencies: ["FuzzTargets", "CFuzzer"], swiftSettings: swiftSettings),
 
-        .testTarget(name: "LMDBTests", dependencies: ["LMDB"], swiftSettings: swiftSettings),
+        .testTarget(name: "LMDBTests", dependencies: ["LMDB", "Locking"], swiftSettings: swiftSettings),
         .testTarget(
             name: "KVCodecTests", dependencies: ["FuzzTargets", "KVCodec", "KVMetrics", "Safetensors"],
             swiftSettings: swiftSettings),
         .testTarget(name: "SafetensorsTests", dependencies: ["Safetensors"], swiftSettings: swiftSettings),
-        .testTarget(name: "RenderingTests", dependencies: ["Rendering", "CZlib"], swiftSettings: swiftSettings),
+        .testTarget(name: "RenderingTests", dependencies: ["Rendering", "CZlib", "Locking"], swiftSettings: swiftSettings),
         .testTarget(name: "ReportsTests", dependencies: ["Reports"], swiftSettings: swiftSettings),
         .testTarget(
-            name: "ReelKVTests", dependencies: ["ReelKV", "KVCacheBridge", "LMDB", "KVMetrics", "Safetensors", "TraceReplay"],
+            name: "ReelKVTests",
+            dependencies: ["ReelKV", "KVCacheBridge", "LMDB", "Locking", "KVMetrics", "Safetensors", "TraceReplay"],
             swiftSettings: swiftSettings),
         .testTarget(
             name: "ModelSpecFilesTests", dependencies: ["ModelSpecFiles", "ReelKV", "KVCodec"], swiftSettings: swiftSettings),

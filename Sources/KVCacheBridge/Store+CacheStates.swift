@@ -1,6 +1,6 @@
 import KVCodec
 public import ReelKV
-import Synchronization
+import Locking
 
 extension Store {
     /// Restores a stored prefix as the states of an engine's caches, one per layer of the model: full ones, and rotating ones for layers with

@@ -1,5 +1,5 @@
 import CZstd
-import Synchronization
+import Locking
 
 /// A zstd compressor tuned for codes and metadata: what they have is a skewed distribution of bytes, hardly ever repeats, so
 /// short matches only get in the way of the entropy coder (3 % smaller than level 3 on real caches, and faster).

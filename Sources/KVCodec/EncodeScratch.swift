@@ -1,5 +1,5 @@
 import CKVKernels
-import Synchronization
+import Locking
 
 /// Memory, tables and a compressor that encoding works with, kept from one layer to the next. Not for two threads at once.
 final class EncodeScratch: @unchecked Sendable {

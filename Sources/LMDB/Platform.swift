@@ -1,5 +1,6 @@
 import CLMDB
-import Synchronization
+import struct Synchronization.Atomic
+import Locking
 
 #if canImport(Glibc)
     import Glibc

@@ -1,4 +1,4 @@
-import Synchronization
+import Locking
 
 /// One piece of work at a time on another thread, for one owner that waits for it before it begins the next.
 ///

@@ -1,5 +1,5 @@
 import KVCodec
-import Synchronization
+import Locking
 
 /// What this process remembers for the policies `adaptive` and `lfu`: how nodes come back that were used, whether they are stored or were
 /// evicted. Everything follows from the sequence of uses alone, so that the same sequence leads to the same evictions.

@@ -1,6 +1,6 @@
 import KVCodec
 import LMDB
-import Synchronization
+import Locking
 
 /// A page image that can be read whatever happens to the store: its volume is open, and a file that is open stays readable when
 /// it is removed.

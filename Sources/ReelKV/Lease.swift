@@ -1,5 +1,5 @@
 public import KVCodec
-import Synchronization
+import Locking
 
 /// Keeps a stored prefix from being evicted, in all processes, until it is released or let go, or the process ends.
 ///

@@ -1,5 +1,5 @@
 import KVCodec
-import Synchronization
+import Locking
 
 #if canImport(Glibc)
     import Glibc

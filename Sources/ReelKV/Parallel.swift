@@ -1,4 +1,5 @@
-import Synchronization
+import struct Synchronization.Atomic
+import Locking
 
 /// Work on all cores, in order.
 enum Parallel {

@@ -1,5 +1,5 @@
 import KVCodec
-import Synchronization
+import Locking
 
 /// Memory that decoding works in, kept from one restore to the next: with it stay the angles of positions that every sequence begins with.
 enum ScratchPool {

@@ -1,6 +1,6 @@
 public import KVCodec
 import LMDB
-import Synchronization
+import Locking
 
 /// Where one layer's restored tensors go: `[heads, tokens, dim]` views of the caller's memory, of any strides and any element
 /// type; nil for a tensor that is not wanted.

@@ -1,6 +1,6 @@
 import KVCodec
 import LMDB
-import Synchronization
+import Locking
 
 /// A persistent store of KV-cache pages: one folder, opened by as many processes and threads as like.
 ///

@@ -1,5 +1,5 @@
 import LMDB
-import Synchronization
+import Locking
 
 /// A store's open files, shared by every `Store` of the process on the same folder: a file must not be open twice in one process.
 final class StoreCore: Sendable {

@@ -1,6 +1,6 @@
 import KVCodec
 import LMDB
-import Synchronization
+import Locking
 
 /// The uses that this process has seen and not yet written down: a hit costs no write transaction. They go along with the next
 /// write; a process that only reads writes them now and then. What a crash takes of them is only some order of eviction.

@@ -1,5 +1,5 @@
 import LMDB
-import Synchronization
+import Locking
 
 /// The volumes of a store: opens them when they are asked for, and appends to the one that this process owns.
 ///

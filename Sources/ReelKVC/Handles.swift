@@ -1,6 +1,7 @@
 import CReelKV
 import ReelKV
-import Synchronization
+import struct Synchronization.Atomic
+import Locking
 
 /// What a handle can stand for.
 protocol HandleObject: AnyObject, Sendable {

@@ -1,6 +1,6 @@
 import KVCodec
 import ReelKV
-import Synchronization
+import Locking
 
 /// A writer that a caller holds. Calls from several threads at once, which the interface forbids, wait for each other.
 final class WriterHandle: HandleObject, @unchecked Sendable {

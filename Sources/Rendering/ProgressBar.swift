@@ -1,3 +1,5 @@
+import Locking
+
 #if canImport(Darwin)
     import Darwin
 #elseif canImport(Musl)
@@ -5,8 +7,6 @@
 #else
     import Glibc
 #endif
-
-import Synchronization
 
 /// How far a long task is, on one line of standard error that is drawn anew.
 ///

@@ -3,8 +3,8 @@ import Dispatch
 import ReelKV
 import Rendering
 import Reports
-import Synchronization
 import TraceReplay
+import Locking
 
 #if canImport(Glibc)
     import Glibc

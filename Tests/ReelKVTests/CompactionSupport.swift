@@ -1,8 +1,8 @@
 import Dispatch
 import KVCodec
 import ReelKV
-import Synchronization
 import Testing
+import Locking
 
 #if canImport(Glibc)
     import Glibc

@@ -1,6 +1,7 @@
 import ReelKV
-import Synchronization
+import struct Synchronization.Atomic
 import Testing
+import Locking
 
 #if canImport(Glibc)
     import Glibc

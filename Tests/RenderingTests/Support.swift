@@ -1,7 +1,7 @@
 import CZlib
 import Rendering
-import Synchronization
 import Testing
+import Locking
 
 /// Texts in the order of their arrival, from any thread.
 final class Log: Sendable {
