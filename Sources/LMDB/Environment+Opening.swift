@@ -20,8 +20,8 @@ extension Environment {
     ///   - path: of the file itself, not of a directory that holds it.
     ///   - configuration: the same for all who have the file open in this process.
     /// - Throws: ``LMDBError``, with ``LMDBError/Code/busy`` for a file that is open with another configuration,
-    ///   ``LMDBError/Code/invalid`` for one that is no LMDB file or was cut short, ``LMDBError/Code/versionMismatch`` for another
-    ///   format of LMDB, and the operating system's codes.
+    ///   ``LMDBError/Code/invalid`` for one that is no LMDB file or was cut short, ``LMDBError/Code/corrupted`` for one whose pages
+    ///   contradict each other, ``LMDBError/Code/versionMismatch`` for another format of LMDB, and the operating system's codes.
     public static func open(at path: String, configuration: Configuration = Configuration()) throws -> Environment {
         try configuration.validate()
         let found = try configuration.allowsSuccessors ? openNewest(path, configuration) : openOnly(path, configuration)
@@ -80,6 +80,7 @@ extension Environment {
                 try LMDBError.check(code, openContext(path, code))
                 try checkIdentity(handle, identity, path)
                 try checkLockFile(handle, header, path)
+                if let header, header.transactionID > 0 { try TreeCheck.run(handle, descriptor: descriptor, path: path) }
                 if header == nil { try synchronizeDirectory(of: path) }
                 return handle
             } catch let error as LMDBError where lockFileCodes.contains(error.code) && attempt < maxLockAttempts {

@@ -132,7 +132,7 @@ extension Environment {
     }
 
     /// How many milliseconds a reader waits for others to end. A thread that reads already does not: it might wait for itself.
-    private static var maxWaits: Int { 1000 }
+    static var maxWaits: Int { 1000 }
 
     /// How often a transaction that another process gets in the way of begins anew.
     static var maxAttempts: Int { 16 }

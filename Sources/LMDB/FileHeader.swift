@@ -17,9 +17,8 @@ struct FileHeader: Equatable {
     let mapSize: Int
     let lastPage: UInt64
     let transactionID: UInt64
-    /// Root page and depth of the free list's tree; the root is ~0 when it is empty.
-    let freeListRoot: UInt64
-    let freeListDepth: Int
+    let free: TreeRecord
+    let main: TreeRecord
 
     static let size = 152
     private static let magic: UInt32 = 0xbeef_c0de
@@ -27,22 +26,30 @@ struct FileHeader: Equatable {
 
     /// The newer of the two meta pages; nil for an empty file, which is one that LMDB has yet to fill.
     static func read(_ descriptor: Int32, path: String) throws -> FileHeader? {
-        let first = try readBytes(descriptor, count: size, at: 0, path: path)
-        if first.isEmpty { return nil }
-        let one = try FileHeader(metaPage: first, path: path)
-        let second = try readBytes(descriptor, count: size, at: UInt64(one.pageSize), path: path)
-        let other = try FileHeader(metaPage: second, path: path)
-        return other.transactionID > one.transactionID ? other : one
+        try readBoth(descriptor, path: path)?.max { $0.transactionID < $1.transactionID }
     }
 
-    private init(metaPage bytes: [UInt8], path: String) throws {
+    /// Both meta pages; nil for an empty file.
+    static func readBoth(_ descriptor: Int32, path: String) throws -> [FileHeader]? {
+        let first = try readBytes(descriptor, count: size, at: 0, path: path)
+        if first.isEmpty { return nil }
+        let one = try FileHeader(metaPage: first, number: 0, path: path)
+        let second = try readBytes(descriptor, count: size, at: UInt64(one.pageSize), path: path)
+        let other = try FileHeader(metaPage: second, number: 1, path: path)
+        guard other.pageSize == one.pageSize else {
+            throw LMDBError(.invalid, "\(path): its two meta pages differ in the size of pages: one of them is damaged")
+        }
+        return [one, other]
+    }
+
+    private init(metaPage bytes: [UInt8], number page: UInt64, path: String) throws {
         guard bytes.count == Self.size else {
             throw LMDBError(.invalid, "\(path) ends within its meta pages: it was cut short, or is no LMDB file")
         }
         func number<T: FixedWidthInteger>(at offset: Int, as type: T.Type) -> T {
             bytes.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: offset, as: type) }
         }
-        let isMeta = number(at: 10, as: UInt16.self) & 0x08 != 0
+        let isMeta = number(at: 10, as: UInt16.self) == 0x08 && number(at: 0, as: UInt64.self) == page
         let magic = number(at: 16, as: UInt32.self)
         guard isMeta, magic == Self.magic else {
             let isSwapped = magic.byteSwapped == Self.magic
@@ -65,9 +72,17 @@ struct FileHeader: Equatable {
         self.pageSize = pageSize
         mapSize = Int(clamping: number(at: 32, as: UInt64.self))
         transactionID = number(at: 144, as: UInt64.self)
-        freeListDepth = Int(number(at: 40 + 6, as: UInt16.self))
-        freeListRoot = number(at: 40 + 40, as: UInt64.self)
+        let buffer = PageBuffer(bytes)
+        free = TreeRecord(buffer, at: 40)
+        main = TreeRecord(buffer, at: 88)
+        // What LMDB's own file flags are kept among; with any others it would map the file elsewhere, or read keys in another way.
+        guard free.flags & ~Self.noFolderFlag == Self.integerKeysFlag, main.flags == 0 else {
+            throw LMDBError(.invalid, "\(path) claims to be of another kind: its meta pages are damaged")
+        }
     }
+
+    private static let integerKeysFlag: UInt16 = 0x08
+    private static let noFolderFlag: UInt16 = 0x4000
 
     /// Makes sure that the file has all the pages that are in use.
     ///
@@ -97,7 +112,7 @@ struct FileHeader: Equatable {
         // Pages that one transaction took at the end of the file and gave back are counted and listed as free, but never written.
         let freePages = FreeList(descriptor: descriptor, path: path, pageSize: pageSize, pageCount: pageCount)
         let missing = lastPage - pageCount + 1
-        guard try freePages.count(from: pageCount, through: lastPage, root: freeListRoot, depth: freeListDepth) == missing else {
+        guard try freePages.count(from: pageCount, through: lastPage, root: free.root, depth: free.depth) == missing else {
             throw LMDBError(.invalid, "\(path) was cut short: it has \(pageCount) pages where \(lastPage + 1) are in use")
         }
     }
