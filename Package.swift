@@ -34,7 +34,7 @@ let package = Package(
         // Locks that ThreadSanitizer knows, in its builds.
         .target(name: "Locking", swiftSettings: swiftSettings),
         .target(name: "CKVKernels", cSettings: kernelSettings),
-        .target(name: "LMDB", dependencies: ["CLMDB", "Locking"], swiftSettings: swiftSettings),
+        .target(name: "LMDB", dependencies: ["CLMDB", "CXXHash", "Locking"], swiftSettings: swiftSettings),
         .target(name: "KVCodec", dependencies: ["CKVKernels", "CZstd", "CXXHash", "Locking"], swiftSettings: swiftSettings),
         .target(name: "KVMetrics", dependencies: ["KVCodec"], swiftSettings: swiftSettings),
         .target(name: "Safetensors", swiftSettings: swiftSettings),

@@ -112,6 +112,11 @@ public struct PageImage: @unchecked Sendable {
         }
     }
 
+    /// The length of header and prologue as the header says it, at most that of the image; 0 for no page image. Touches the header only.
+    package static func prologueByteCount(of bytes: UnsafeRawBufferPointer) -> Int {
+        PageHeader(at: 0, of: bytes).map { min(Int($0.prologueBytes), bytes.count) } ?? 0
+    }
+
     /// The bytes that decoding some layers reads: their sections, and what lies between them.
     package func bytes(ofLayers wanted: Range<Int>) -> UnsafeRawBufferPointer {
         let sections = layers[wanted.clamped(to: layers.indices)].compactMap { $0?.byteRange }

@@ -41,6 +41,28 @@ extension Environment {
         }
     }
 
+    /// Brings all the pages under `bytes`, a stretch of a stored value, into memory: for who is about to read them. What a disk does not
+    /// give, or a file that was cut short does not have, is an error here, and a signal that ends the process where it is touched.
+    ///
+    /// Where the system cannot do that (before Linux 5.14), nothing happens.
+    ///
+    /// - Throws: ``LMDBError/Code/inputOutput``.
+    public static func bringIn(_ bytes: UnsafeRawBufferPointer) throws {
+        #if os(Linux)
+            guard let pages = systemPages(under: bytes) else { return }
+            var result: Int32
+            repeat { result = madvise(pages.start, pages.length, populateRead) } while result != 0 && errno == EINTR
+            guard result != 0, [EFAULT, EIO, EHWPOISON].contains(errno) else { return }
+            throw LMDBError(
+                .inputOutput, "reading \(bytes.count) bytes of a file that is mapped: the disk fails, or the file was cut short")
+        #endif
+    }
+
+    #if os(Linux)
+        /// MADV_POPULATE_READ
+        private static let populateRead: Int32 = 22
+    #endif
+
     private static func systemPages(
         under bytes: UnsafeRawBufferPointer
     ) -> (start: UnsafeMutableRawPointer, length: Int)? {

@@ -33,14 +33,22 @@ public struct Cursor<Key: KeyCodec, Value: ValueCodec>: ~Copyable {
     public var rawKey: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: key.mv_data, count: isAtEntry ? key.mv_size : 0) }
 
     /// The bytes of the value; none where the cursor is at no entry.
+    ///
+    /// - Throws: ``LMDBError/Code/corrupted`` where the database is sealed and the checksum does not match.
     public var rawValue: UnsafeRawBufferPointer {
-        UnsafeRawBufferPointer(start: value.mv_data, count: isAtEntry ? value.mv_size : 0)
+        get throws {
+            guard isAtEntry else { return UnsafeRawBufferPointer(start: nil, count: 0) }
+            return try database.opened(UnsafeRawBufferPointer(value), of: rawKey)
+        }
     }
+
+    /// Whether the entry's value matches its checksum, if it has one.
+    var isSound: Bool { database.seal.map { $0.open(UnsafeRawBufferPointer(value), of: rawKey) != nil } ?? true }
 
     /// The entry, decoded; nil where the cursor is at none.
     public func entry() throws -> (key: Key.Value, value: Value.Value)? {
         guard isAtEntry else { return nil }
-        return (try Key.decode(rawKey), try Value.decode(rawValue))
+        return (try Key.decode(rawKey), try Value.decode(try rawValue))
     }
 
     // MARK: - Moving

@@ -19,22 +19,24 @@ extension Database {
     }
 
     /// Like ``forEach(in:reversed:in:_:)``, with the bytes as they lie in the memory map. They are gone when `body` returns.
+    ///
+    /// - Parameter onDamage: called with the key of an entry that does not match its checksum, which is then passed over; without it, such
+    ///   an entry is an error.
     public func forEachRaw(
         in range: KeyRange<Key>, reversed: Bool = false, in transaction: borrowing some Transaction & ~Copyable,
+        onDamage: ((_ key: UnsafeRawBufferPointer) throws -> Void)? = nil,
         _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) throws -> IterationStep
     ) throws {
         let bounds = try range.encoded()
         try withCursor(in: transaction) { cursor in
-            if reversed {
-                try cursor.moveToEnd(of: bounds)
-                while cursor.isAtEntry, bounds.isNotBefore(cursor.rawKey), try body(cursor.rawKey, cursor.rawValue) == .continue {
-                    try cursor.moveToPrevious()
+            if reversed { try cursor.moveToEnd(of: bounds) } else { try cursor.moveToStart(of: bounds) }
+            while cursor.isAtEntry, reversed ? bounds.isNotBefore(cursor.rawKey) : bounds.isNotAfter(cursor.rawKey) {
+                if let onDamage, !cursor.isSound {
+                    try onDamage(cursor.rawKey)
+                } else if try body(cursor.rawKey, try cursor.rawValue) == .stop {
+                    return
                 }
-            } else {
-                try cursor.moveToStart(of: bounds)
-                while cursor.isAtEntry, bounds.isNotAfter(cursor.rawKey), try body(cursor.rawKey, cursor.rawValue) == .continue {
-                    try cursor.moveToNext()
-                }
+                if reversed { try cursor.moveToPrevious() } else { try cursor.moveToNext() }
             }
         }
     }
@@ -115,7 +117,7 @@ extension Database {
         _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) throws -> R
     ) throws -> R? {
         try withCursor(in: transaction) { cursor in
-            try cursor.move(toFirstAtOrAfter: rawKey) ? try body(cursor.rawKey, cursor.rawValue) : nil
+            try cursor.move(toFirstAtOrAfter: rawKey) ? try body(cursor.rawKey, try cursor.rawValue) : nil
         }
     }
 
@@ -127,7 +129,7 @@ extension Database {
         _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) throws -> R
     ) throws -> R? {
         try withCursor(in: transaction) { cursor in
-            try cursor.move(toLastAtOrBefore: rawKey) ? try body(cursor.rawKey, cursor.rawValue) : nil
+            try cursor.move(toLastAtOrBefore: rawKey) ? try body(cursor.rawKey, try cursor.rawValue) : nil
         }
     }
 }

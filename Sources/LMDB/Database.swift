@@ -14,10 +14,14 @@ public struct Database<Key: KeyCodec, Value: ValueCodec>: Sendable {
 
     @usableFromInline let identifier: MDB_dbi
 
-    init(environment: Environment, name: String?, identifier: MDB_dbi) {
+    /// What checksums of its values begin with; nil where values have none.
+    @usableFromInline let seal: ValueSeal?
+
+    init(environment: Environment, name: String?, identifier: MDB_dbi, seal: ValueSeal?) {
         self.environment = environment
         self.name = name
         self.identifier = identifier
+        self.seal = seal
     }
 }
 
@@ -89,9 +93,19 @@ extension Database {
         var key = MDB_val(key)
         var value = MDB_val()
         let result = mdb_get(handle.pointer, identifier, &key, &value)
-        if result == MDB_SUCCESS { return UnsafeRawBufferPointer(value) }
+        if result == MDB_SUCCESS { return try opened(UnsafeRawBufferPointer(value), of: UnsafeRawBufferPointer(key)) }
         if result == MDB_NOTFOUND { return nil }
         throw failure(result, "reading")
+    }
+
+    /// A value without its checksum, if it has one, which is then as it should be.
+    ///
+    /// - Throws: ``LMDBError/Code/corrupted``.
+    @inlinable
+    func opened(_ value: UnsafeRawBufferPointer, of key: UnsafeRawBufferPointer) throws -> UnsafeRawBufferPointer {
+        guard let seal else { return value }
+        guard let opened = seal.open(value, of: key) else { throw brokenSeal() }
+        return opened
     }
 }
 
@@ -133,16 +147,19 @@ extension Database {
     ) throws {
         let (handle, state) = (transaction.handle, transaction.state)
         guard byteCount >= 0 else { throw badValueSize(byteCount) }
-        var room = MDB_val(UnsafeRawBufferPointer(start: nil, count: 0))
-        room.mv_size = byteCount
-        _ = try Key.withBytes(of: key) { try store($0, &room, flags: UInt32(MDB_RESERVE), handle, state) }
-        state.pointee.isFilling = true
-        defer { state.pointee.isFilling = false }
-        do {
-            try fill(UnsafeMutableRawBufferPointer(start: room.mv_data, count: byteCount))
-        } catch {
-            _ = state.pointee.note(failure(MDB_BAD_TXN, "committing after a value was reserved and not filled"))
-            throw error
+        try Key.withBytes(of: key) { key in
+            var room = MDB_val(UnsafeRawBufferPointer(start: nil, count: 0))
+            room.mv_size = byteCount + (seal == nil ? 0 : ValueSeal.byteCount)
+            _ = try store(key, &room, flags: UInt32(MDB_RESERVE), handle, state)
+            state.pointee.isFilling = true
+            defer { state.pointee.isFilling = false }
+            do {
+                try fill(UnsafeMutableRawBufferPointer(start: room.mv_data, count: byteCount))
+            } catch {
+                _ = state.pointee.note(failure(MDB_BAD_TXN, "committing after a value was reserved and not filled"))
+                throw error
+            }
+            seal?.close(UnsafeMutableRawBufferPointer(start: room.mv_data, count: room.mv_size), of: key)
         }
     }
 
@@ -177,8 +194,14 @@ extension Database {
     ) throws -> Bool {
         try Key.withBytes(of: key) { key in
             try Value.withBytes(of: value) { value in
-                var value = MDB_val(value)
-                return try store(key, &value, flags: flags, handle, state)
+                var room = MDB_val(value)
+                guard let seal else { return try store(key, &room, flags: flags, handle, state) }
+                room.mv_size += ValueSeal.byteCount
+                guard try store(key, &room, flags: flags | UInt32(MDB_RESERVE), handle, state) else { return false }
+                let bytes = UnsafeMutableRawBufferPointer(start: room.mv_data, count: room.mv_size)
+                bytes.copyMemory(from: value)
+                seal.close(bytes, of: key)
+                return true
             }
         }
     }
@@ -227,6 +250,12 @@ extension Database {
     @inline(never)
     func wrongEnvironment() -> LMDBError {
         LMDBError(.badDatabase, "\(describe(name)) belongs to \(environment.path), the transaction to another environment")
+    }
+
+    @usableFromInline
+    @inline(never)
+    func brokenSeal() -> LMDBError {
+        LMDBError(.corrupted, "a record in \(describe(name)) of \(environment.path) does not match its checksum")
     }
 
     @usableFromInline

@@ -11,17 +11,20 @@ extension Environment {
     ///   - keys: how keys are encoded. The file does not record it: the caller must name the same codec every time.
     ///   - values: how values are encoded; the same goes for it.
     ///   - creating: whether to create the database if there is none of that name.
+    ///   - sealed: whether values have checksums, which cover key and value and are checked whenever a value is read. The file does not
+    ///     record that either.
     /// - Throws: ``LMDBError/Code/notFound`` if there is none; ``LMDBError/Code/databasesFull`` beyond `maxDatabases`;
     ///   ``LMDBError/Code/incompatible`` for one with duplicate keys or native integer keys, or a name that is a record;
     ///   ``LMDBError/Code/busy`` inside a transaction.
     public func database<Key: KeyCodec, Value: ValueCodec>(
-        named name: String?, keys: Key.Type, values: Value.Type, creating: Bool = false
+        named name: String?, keys: Key.Type, values: Value.Type, creating: Bool = false, sealed: Bool = false
     ) throws -> Database<Key, Value> {
         try checkProcess()
         if let name { try checkName(name) }
         let known = state.withLock { $0.databases[name] }
         let identifier = try known ?? openDatabase(name, creating: creating && !configuration.isReadOnly)
-        return Database(environment: self, name: name, identifier: identifier)
+        return Database(
+            environment: self, name: name, identifier: identifier, seal: sealed ? ValueSeal(database: name) : nil)
     }
 
     private func checkName(_ name: String) throws {

@@ -102,6 +102,7 @@ extension Environment {
         var waits = 0
         while true {
             let file = try currentFile()
+            try file.checkLength()
             let slot = try file.readers.enter()
             let result = begin(slot, in: file)
             if result == MDB_SUCCESS, let transaction = slot.pointee.transaction {
@@ -237,6 +238,7 @@ extension Environment {
         var attempts = 0
         while true {
             let file = state.withLock { $0.file }
+            try file.checkLength()
             var transaction: OpaquePointer?
             let code = mdb_txn_begin(file.handle, nil, 0, &transaction)
             if code == MDB_SUCCESS, let transaction {

@@ -26,6 +26,8 @@ final class EnvironmentFile: @unchecked Sendable {
     /// Whether a writer of this process has made sure that the file's name is durable and its predecessors are gone. Guarded by the
     /// writer's lock.
     var isSettled = false
+    /// What the file had at least when it was opened, and cannot lose: all committed pages.
+    private let byteCountMin: Int
     private let forks = forkGeneration.load(ordering: .relaxed)
 
     /// Takes over an open LMDB environment.
@@ -34,6 +36,9 @@ final class EnvironmentFile: @unchecked Sendable {
         self.path = path
         self.identity = identity
         self.generation = generation
+        var descriptor: Int32 = -1
+        mdb_env_get_fd(handle, &descriptor)
+        byteCountMin = Self.committedBytes(descriptor, path)
         name = names?.name(of: generation) ?? path
         successorName = names?.name(of: generation + 1) ?? ""
     }
@@ -59,6 +64,20 @@ final class EnvironmentFile: @unchecked Sendable {
         var status = stat()
         guard fstat(descriptor, &status) == 0 else { throw LMDBError.fromErrno("looking at \(path)") }
         return Int(status.st_size)
+    }
+
+    /// Pages at the end that are free may never have been written.
+    private static func committedBytes(_ descriptor: Int32, _ path: String) -> Int {
+        var status = stat()
+        guard fstat(descriptor, &status) == 0, let header = try? FileHeader.read(descriptor, path: path) else { return 0 }
+        return min(Int(status.st_size), (Int(header.lastPage) + 1) * header.pageSize)
+    }
+
+    /// Makes sure that nobody has cut the file short since it was opened: touching what is gone would end the process.
+    func checkLength() throws {
+        guard try byteCount() >= byteCountMin else {
+            throw LMDBError(.corrupted, "\(path) was cut short while it is open")
+        }
     }
 
     /// Frees the slots in the reader table that belong to processes which no longer run.

@@ -15,8 +15,10 @@ struct HeldPage {
 final class ImageMemo: Sendable {
     private let image = Mutex<PageImage?>(nil)
 
-    func parse(_ bytes: UnsafeRawBufferPointer) throws(CodecError) -> PageImage {
+    func parse(_ bytes: UnsafeRawBufferPointer) throws -> PageImage {
         if let known = image.withLock({ $0 }) { return try PageImage(parsing: bytes, known: known) }
+        try Environment.bringIn(UnsafeRawBufferPointer(rebasing: bytes.prefix(Volume.prologueBytes)))
+        try Environment.bringIn(UnsafeRawBufferPointer(rebasing: bytes.prefix(PageImage.prologueByteCount(of: bytes))))
         let parsed = try PageImage(parsing: bytes)
         image.withLock { $0 = parsed }
         return parsed

@@ -45,8 +45,11 @@ final class Index: Sendable {
     static let files = FileGenerations(first: fileName)
     static let storeKey = "store"
     static let magic: UInt64 = 0x0A56_4B4C_4545_5289
-    /// 2 numbered the nodes.
-    static let formatVersion: UInt16 = 2
+    /// 2 numbered the nodes, 3 gave every value a checksum.
+    static let formatVersion: UInt16 = 3
+    /// The first version whose values have checksums; also the oldest that is read as it is.
+    private static let sealedVersion: UInt16 = 3
+    private static let readableVersion: UInt16 = 2
     /// Initial size of the memory map; it doubles when full.
     private static let mapBytes = 64 << 20
     private static let mapBytesMax = 1 << 40
@@ -65,20 +68,66 @@ final class Index: Sendable {
         configuration.durability = durability.ofFiles
         configuration.allowsSuccessors = true
         environment = try Environment.open(at: path, configuration: configuration)
-        stores = try environment.database(named: "store", keys: UTF8String.self, values: RawBytes.self, creating: creating)
-        models = try environment.database(named: "model", keys: UTF8String.self, values: RawBytes.self, creating: creating)
-        tenants = try environment.database(named: "tenant", keys: UTF8String.self, values: RawBytes.self, creating: creating)
-        nodes = try NodeTable(in: environment, creating: creating)
-        children = try environment.database(named: "child", keys: RawBytes.self, values: RawBytes.self, creating: creating)
-        videos = try environment.database(named: "video", keys: RawBytes.self, values: RawBytes.self, creating: creating)
-        sessions = try environment.database(named: "session", keys: RawBytes.self, values: RawBytes.self, creating: creating)
-        building = try environment.database(named: "building", keys: RawBytes.self, values: RawBytes.self, creating: creating)
-        states = try environment.database(named: "state", keys: DigestKey.self, values: RawBytes.self, creating: creating)
-        volumes = try environment.database(named: "volume", keys: BigEndianUInt64.self, values: RawBytes.self, creating: creating)
-        tips = try environment.database(named: "tip", keys: RawBytes.self, values: RawBytes.self, creating: creating)
-        usages = try environment.database(named: "usage", keys: DigestKey.self, values: RawBytes.self, creating: creating)
-        leaves = try environment.database(named: "leaf", keys: RawBytes.self, values: RawBytes.self, creating: creating)
-        accounts = try environment.database(named: "account", keys: RawBytes.self, values: RawBytes.self, creating: creating)
+        let version = creating ? Self.formatVersion : try Self.upgradedVersion(of: environment, readOnly: readOnly)
+        let (opened, sealed) = (environment, version >= Self.sealedVersion)
+        func database<Key: KeyCodec>(_ name: String, _ keys: Key.Type) throws -> Database<Key, RawBytes> {
+            try opened.database(named: name, keys: keys, values: RawBytes.self, creating: creating, sealed: sealed)
+        }
+        stores = try database("store", UTF8String.self)
+        models = try database("model", UTF8String.self)
+        tenants = try database("tenant", UTF8String.self)
+        nodes = NodeTable(numbers: try database("name", DigestKey.self), records: try database("node", BigEndianUInt64.self))
+        children = try database("child", RawBytes.self)
+        videos = try database("video", RawBytes.self)
+        sessions = try database("session", RawBytes.self)
+        building = try database("building", RawBytes.self)
+        states = try database("state", DigestKey.self)
+        volumes = try database("volume", BigEndianUInt64.self)
+        tips = try database("tip", RawBytes.self)
+        usages = try database("usage", DigestKey.self)
+        leaves = try database("leaf", RawBytes.self)
+        accounts = try database("account", RawBytes.self)
+    }
+
+    private static let databases = [
+        "store", "model", "tenant", "name", "node", "child", "video", "session", "building", "state", "volume", "tip", "usage",
+        "leaf", "account",
+    ]
+
+    // MARK: - Format versions
+
+    /// The version that an index has, brought up to date where it may be written.
+    private static func upgradedVersion(of environment: Environment, readOnly: Bool) throws -> UInt16 {
+        let stores = try environment.database(named: "store", keys: UTF8String.self, values: RawBytes.self)
+        let found = try environment.read { try plainStoreRecord(in: stores, $0) }
+        // What is no record is refused by who reads it next.
+        guard let record = found, record.formatVersion != formatVersion else { return formatVersion }
+        guard record.minimumReaderVersion <= formatVersion else {
+            throw StoreError(
+                .newerFormat,
+                "\(environment.path) has format version \(record.formatVersion), this ReelKV reads up to \(formatVersion): upgrade ReelKV"
+            )
+        }
+        guard record.formatVersion < formatVersion else { return record.formatVersion }
+        guard readOnly else {
+            try FormatUpgrade(environment, databases: databases).run()
+            return formatVersion
+        }
+        guard record.formatVersion >= readableVersion else {
+            throw StoreError(
+                .notAStore,
+                "\(environment.path) has format version \(record.formatVersion): open it for writing once, as `reelkv verify` does, which brings it up to date"
+            )
+        }
+        return record.formatVersion
+    }
+
+    /// The store's own record, whether it has a checksum or not; nil where there is none.
+    static func plainStoreRecord(
+        in stores: Database<UTF8String, RawBytes>, _ transaction: borrowing some Transaction & ~Copyable
+    ) throws -> StoreRecord? {
+        let found = try stores.withValue(storeKey, in: transaction) { StoreRecord(at: 0, of: $0) } ?? nil
+        return found.flatMap { $0.magic == magic ? $0 : nil }
     }
 
     /// Gives free pages back to the disk when they are at least `bytes`, while others read and write. Copies the whole index.
@@ -100,18 +149,6 @@ final class Index: Sendable {
         }
         guard let record = found ?? nil, record.magic == Self.magic else {
             throw StoreError(.notAStore, "\(environment.path) is not a ReelKV index")
-        }
-        guard record.minimumReaderVersion <= Self.formatVersion else {
-            throw StoreError(
-                .newerFormat,
-                "\(environment.path) has format version \(record.formatVersion), this ReelKV reads up to \(Self.formatVersion): upgrade ReelKV"
-            )
-        }
-        guard record.formatVersion >= Self.formatVersion else {
-            throw StoreError(
-                .newerFormat,
-                "\(environment.path) has format version \(record.formatVersion), which this ReelKV does not read any more: make a new store and import into it again"
-            )
         }
         guard record.pageTokens > 0, record.pageTokens % 32 == 0, record.pageTokens <= TokenSequence.pageTokensMax,
             record.volumeBytesMax > 0

@@ -12,11 +12,6 @@ struct NodeTable: Sendable {
     let numbers: Database<DigestKey, RawBytes>
     let records: Database<BigEndianUInt64, RawBytes>
 
-    init(in environment: Environment, creating: Bool) throws {
-        numbers = try environment.database(named: "name", keys: DigestKey.self, values: RawBytes.self, creating: creating)
-        records = try environment.database(named: "node", keys: BigEndianUInt64.self, values: RawBytes.self, creating: creating)
-    }
-
     // MARK: - Reading
 
     func number(of hash: Digest, in transaction: borrowing some Transaction & ~Copyable) throws -> UInt64? {

@@ -152,6 +152,7 @@ extension Store {
             let held = image.layers.indices.contains(layer) ? image.layers[layer]?.tokens.lowerBound : nil
             let first = held.map { min(max(tokens.lowerBound, nodeStart + $0), tokens.upperBound) } ?? tokens.upperBound
             guard first < tokens.upperBound else { return first }
+            try Environment.bringIn(image.bytes(ofLayers: layer..<layer + 1))
             let part = try destination.tokens(first - tokens.lowerBound..<tokens.count)
             try image.decode(
                 layer: layer, tokens: first - nodeStart..<tokens.upperBound - nodeStart, key: part.key, value: part.value,

@@ -73,14 +73,18 @@ final class Volume: Sendable {
 
     /// Calls `body` with a page image; nil when the volume does not hold the page. The bytes are valid only inside `body`.
     ///
-    /// - Parameter readsAhead: whether all of the image is wanted, so that the disk is asked for all of it at once.
+    /// - Parameter readsAhead: whether all of the image is wanted: then it is in memory when `body` runs. Else `body` brings in what it
+    ///   reads (`Environment.bringIn`), or a disk that fails ends the process.
     func withImage<R>(
         _ page: UInt64, readsAhead: Bool = true, _ body: (UnsafeRawBufferPointer) throws -> R
     ) throws -> R? {
         guard page != Self.headerPage else { return nil }
         return try environment.read { transaction in
             try pages.withValue(page, in: transaction) { bytes in
-                if readsAhead { Environment.adviseWillNeed(bytes) }
+                if readsAhead {
+                    Environment.adviseWillNeed(bytes)
+                    try Environment.bringIn(bytes)
+                }
                 return try body(bytes)
             }
         }
@@ -94,13 +98,14 @@ final class Volume: Sendable {
     }
 
     /// About as long as prologues are: 28 layers and 256 tokens take 6 KB.
-    private static let prologueBytes = 16 << 10
+    static let prologueBytes = 16 << 10
 
     /// Calls `body` with every page's id and image, in rising order.
     func forEachImage(_ body: (UInt64, UnsafeRawBufferPointer) throws -> Void) throws {
         try environment.read { transaction in
             try pages.forEachRaw(in: .after(Self.headerPage), in: transaction) { key, value in
                 Environment.adviseWillNeed(value)
+                try Environment.bringIn(value)
                 try body(UInt64(bigEndian: key.loadUnaligned(as: UInt64.self)), value)
                 return .continue
             }
@@ -114,7 +119,8 @@ final class Volume: Sendable {
     ) throws -> R {
         try environment.read { transaction in
             try pages.forEachRaw(in: .after(max(page, Self.headerPage)), in: transaction) { key, value in
-                try visit(UInt64(bigEndian: key.loadUnaligned(as: UInt64.self)), value) ? .continue : .stop
+                try Environment.bringIn(value)
+                return try visit(UInt64(bigEndian: key.loadUnaligned(as: UInt64.self)), value) ? .continue : .stop
             }
             return try body()
         }

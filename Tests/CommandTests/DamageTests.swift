@@ -91,18 +91,17 @@ struct DamageTests {
         }
     }
 
-    @Test(arguments: [(9, "upgrade ReelKV"), (1, "make a new store")] as [(UInt8, String)])
-    func anotherVersionsStoreIsRefused(version: UInt8, advice: String) throws {
+    @Test func newerVersionsStoreIsRefused() throws {
         try Self.withStore { tool in
             let found = try Self.change("store/index.mdb", in: tool, at: Self.storeMagic) { data, start, _ in
-                data[start + 8] = version  // format version
-                data[start + 10] = version  // the oldest version that understands it
+                data[start + 8] = 9  // format version
+                data[start + 10] = 9  // the oldest version that understands it
             }
             #expect(found > 0)
             for command in [
                 "ls", "stats", "verify", "model rm tiny", "rm video/v", "import tiny.safetensors --model tiny --profile exact",
             ] {
-                #expect(try tool.fail("reelkv \(command)").contains(advice))
+                #expect(try tool.fail("reelkv \(command)").contains("upgrade ReelKV"))
             }
         }
     }

@@ -127,7 +127,7 @@ struct IterationTests {
             expectEqual(try database.firstEntry(atOrAfter: [0], in: transaction)?.key, nil)
             expectEqual(try database.lastEntry(atOrBefore: [0xff], in: transaction)?.key, nil)
             try database.withCursor(in: transaction) { cursor in
-                let (isAtEntry, key, value) = (cursor.isAtEntry, cursor.rawKey, cursor.rawValue)
+                let (isAtEntry, key, value) = (cursor.isAtEntry, cursor.rawKey, try cursor.rawValue)
                 #expect(!isAtEntry && key.isEmpty && value.isEmpty)
                 let entry = try cursor.entry()
                 #expect(entry == nil)

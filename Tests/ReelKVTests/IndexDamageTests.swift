@@ -55,12 +55,12 @@ struct IndexDamageTests {
         for (name, bytes) in Self.template { try writeFile(path + "/" + name, with: bytes, makingFolder: true) }
     }
 
-    /// Changes records of one database behind the store's back.
+    /// Changes records of one database behind the store's back, by who knows how to make their checksums right.
     private func change(
         _ name: String, _ body: ([(key: [UInt8], value: [UInt8])]) -> [(key: [UInt8], value: [UInt8])]
     ) throws {
         let environment = try Environment.open(at: path + "/index.mdb")
-        let database: Records = try environment.database(named: name, keys: RawBytes.self, values: RawBytes.self)
+        let database: Records = try environment.database(named: name, keys: RawBytes.self, values: RawBytes.self, sealed: true)
         try environment.write { transaction in
             var entries: [(key: [UInt8], value: [UInt8])] = []
             try database.forEach(in: .all, in: transaction) { key, value in

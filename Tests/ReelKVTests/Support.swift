@@ -34,7 +34,7 @@ final class TemporaryFolder: Sendable {
         return names.sorted()
     }
 
-    private static func removeTree(_ path: String) {
+    static func removeTree(_ path: String) {
         for name in names(path) { removeTree(path + "/" + name) }
         remove(path)
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import lmdb
 import numpy as np
+import xxhash
 
 from .chain import ChainHasher
 from .codec import decode_layer
@@ -28,7 +29,8 @@ from .values import ElementType
 
 STORE_MAGIC = int.from_bytes(b"\x89REELKV\n", "little")
 VOLUME_MAGIC = int.from_bytes(b"\x89RKVVOL\n", "little")
-FORMAT_VERSION, VOLUME_FORMAT_VERSION = 2, 1
+FORMAT_VERSIONS, SEALED_VERSION, VOLUME_FORMAT_VERSION = (2, 3), 3, 1
+SEAL = struct.Struct("<Q")
 DEFAULT_TENANT = "default"
 DATABASES = (
     *("store", "model", "tenant", "node", "name", "child", "video", "session", "building", "state", "volume"),
@@ -128,24 +130,38 @@ class Store:
             raise FormatError(f"{path} cannot be opened: {error}") from None
 
     def _read_record(self) -> StoreRecord:
-        data = self._get("store", b"store")
-        if data is None or len(data) != STORERECORD_STRUCT.size or StoreRecord.read(data).magic != STORE_MAGIC:
+        with _begin(self._index) as transaction:
+            data = transaction.get(b"store", db=self._databases["store"]) or b""
+        if len(data) < STORERECORD_STRUCT.size or StoreRecord.read(data).magic != STORE_MAGIC:
             raise FormatError(f"{self.path} is no ReelKV store")
-        record = StoreRecord.read(data)
-        if record.format_version != FORMAT_VERSION:
-            raise FormatError(f"the store has format version {record.format_version}, this reader knows {FORMAT_VERSION}")
-        return record
+        version = StoreRecord.read(data).format_version
+        if version not in FORMAT_VERSIONS:
+            raise FormatError(f"the store has format version {version}, this reader knows {FORMAT_VERSIONS}")
+        self._is_sealed = version >= SEALED_VERSION
+        return StoreRecord.read(self._opened("store", b"store", data))
 
     # The index
 
     def _get(self, database: str, key: bytes) -> bytes | None:
         with _begin(self._index) as transaction:
-            return transaction.get(key, db=self._databases[database])
+            value = transaction.get(key, db=self._databases[database])
+        return None if value is None else self._opened(database, key, value)
 
     def items(self, database: str) -> list[tuple[bytes, bytes]]:
-        """Every key and value of one database of the index, as stored."""
+        """Every key and value of one database of the index; without checksums, which are checked."""
         with _begin(self._index) as transaction:
-            return list(transaction.cursor(self._databases[database]))
+            entries = list(transaction.cursor(self._databases[database]))
+        return [(key, self._opened(database, key, value)) for key, value in entries]
+
+    def _opened(self, database: str, key: bytes, value: bytes) -> bytes:
+        """A value without the checksum behind it."""
+        if not self._is_sealed:
+            return value
+        contents = value[: -SEAL.size]
+        seed = xxhash.xxh3_64_intdigest(key, seed=xxhash.xxh3_64_intdigest(database.encode()))
+        if len(value) < SEAL.size or SEAL.unpack(value[-SEAL.size :])[0] != xxhash.xxh3_64_intdigest(contents, seed=seed):
+            raise FormatError(f"a record in database {database} does not match its checksum")
+        return contents
 
     def models(self) -> list[Model]:
         return [Model.parse(key.decode(), value) for key, value in self.items("model")]
