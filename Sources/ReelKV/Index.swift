@@ -45,8 +45,8 @@ final class Index: Sendable {
     static let files = FileGenerations(first: fileName)
     static let storeKey = "store"
     static let magic: UInt64 = 0x0A56_4B4C_4545_5289
-    /// 2 numbered the nodes.
-    static let formatVersion: UInt16 = 2
+    /// 2 numbered the nodes, 3 added the identity file.
+    static let formatVersion: UInt16 = 3
     /// Initial size of the memory map; it doubles when full.
     private static let mapBytes = 64 << 20
     private static let mapBytesMax = 1 << 40
@@ -54,8 +54,11 @@ final class Index: Sendable {
     /// Opens the index file; creates its databases when `creating`.
     ///
     /// - Parameter isScratch: whether commits do not wait for the disk, because the store is thrown away.
-    init(at path: String, readOnly: Bool, creating: Bool, durability: Store.Durability = .durable, isScratch: Bool = false) throws
-    {
+    /// - Parameter isAlone: whether no other file can succeed it, because it is one that is being made.
+    init(
+        at path: String, readOnly: Bool, creating: Bool, durability: Store.Durability = .durable, isScratch: Bool = false,
+        isAlone: Bool = false
+    ) throws {
         var configuration = Environment.Configuration()
         configuration.mapSize = Self.mapBytes
         configuration.maxMapSize = Self.mapBytesMax
@@ -63,7 +66,7 @@ final class Index: Sendable {
         configuration.isReadOnly = readOnly
         configuration.isScratch = isScratch
         configuration.durability = durability.ofFiles
-        configuration.allowsSuccessors = true
+        configuration.allowsSuccessors = !isAlone
         environment = try Environment.open(at: path, configuration: configuration)
         stores = try environment.database(named: "store", keys: UTF8String.self, values: RawBytes.self, creating: creating)
         models = try environment.database(named: "model", keys: UTF8String.self, values: RawBytes.self, creating: creating)

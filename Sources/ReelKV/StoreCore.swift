@@ -60,6 +60,10 @@ final class StoreCore: Sendable {
     ) throws -> StoreCore {
         // Absolute, because volumes are opened long after, and the process may have changed its folder by then.
         guard let path = Platform.absolute(path), let identity = Platform.FileIdentity(path: path), hasIndex(path) else {
+            if Platform.exists(path + "/" + Identity.fileName) {
+                throw StoreError(
+                    .damaged, "the store \(path) has lost its index: `reelkv verify --repair` makes it anew from the volumes")
+            }
             throw StoreError(.notAStore, "\(path) holds no ReelKV store: create one with `reelkv init --store \(path)`")
         }
         return try registry.withLock { registry in

@@ -28,7 +28,7 @@ from .values import ElementType
 
 STORE_MAGIC = int.from_bytes(b"\x89REELKV\n", "little")
 VOLUME_MAGIC = int.from_bytes(b"\x89RKVVOL\n", "little")
-FORMAT_VERSION, VOLUME_FORMAT_VERSION = 2, 1
+FORMAT_VERSION, VOLUME_FORMAT_VERSION = 3, 1
 DEFAULT_TENANT = "default"
 DATABASES = (
     *("store", "model", "tenant", "node", "name", "child", "video", "session", "building", "state", "volume"),
