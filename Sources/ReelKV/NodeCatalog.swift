@@ -1,7 +1,8 @@
 import KVCodec
 
-/// What a check keeps of every node: its hash, where it stands, and what counts say. About 170 bytes each, so that a million nodes can be
-/// compared with each other in little memory; tokens and encodings are read again where they are needed.
+/// What a check keeps of every node: its hash, where it stands, and what counts say. About 330 bytes each, with what is kept of its
+/// encoding, so that a million nodes can be compared with each other in little memory; tokens and encodings are read again where they
+/// are needed.
 struct NodeCatalog {
     /// Where a node stands in the catalog.
     typealias Position = Int32
