@@ -49,6 +49,45 @@ struct RepairKillTests {
         }
     }
 
+    @Test("Another process writes while the index is written anew again and again: what it acknowledged is there")
+    func besideAWriter() async throws {
+        let folder = TemporaryFolder()
+        let path = try RepairStore.copy(to: folder)
+        let isDone = FileSign(path: folder.path + "/done")
+        let hasBegun = FileSign(path: folder.path + "/begun")
+        let repairs = Aside {
+            let store = try Store(opening: path)
+            var count = 0
+            hasBegun.wait()
+            while !isDone.isGiven || count == 0 {
+                unlink(path + "/identity")
+                let report = try store.repair(depth: .index)
+                guard report.isSound, report.changes.isEmpty else { fatalError("\(report)") }
+                count += 1
+            }
+            return count
+        }
+        await #expect(processExitsWith: .success) { [path = path as String, begun = hasBegun.path as String] in
+            let store = try Store(opening: path)
+            FileSign(path: begun).give()
+            for number in 0..<20 {
+                let cache = SyntheticCache(RepairStore.model, .text(90, seed: UInt64(500 + number)))
+                try write(cache, as: .session("w\(number)"), to: store)
+            }
+        }
+        isDone.give()
+        #expect(try await repairs.result() > 0)
+        let store = try Store(opening: path)
+        try expectSound(store)
+        #expect(try RepairStore.matched(store) == RepairStore.all)
+        for number in 0..<20 {
+            let cache = SyntheticCache(RepairStore.model, .text(90, seed: UInt64(500 + number)))
+            let prefix = try store.prefix(of: .session("w\(number)"))
+            #expect(prefix.tokenCount == 90)
+            for (layer, bytes) in try restored(store, prefix).enumerated() { #expect(bytes == cache.bytes(layer: layer, 0..<90)) }
+        }
+    }
+
     /// Changes a table of whatever generation of the index is the current one.
     private static func damageNewest(_ path: String, _ table: String, _ body: (inout Entries) -> Void) throws {
         let newest = TemporaryFolder.names(path).filter { $0.hasPrefix("index.") && $0.hasSuffix(".mdb") }
