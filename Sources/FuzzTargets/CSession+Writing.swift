@@ -142,16 +142,23 @@ extension CSession {
     private func callSpace() throws {
         var json: UnsafeMutablePointer<CChar>?
         var bytes: UInt64 = 0
-        switch input.number(in: 0...5) {
+        switch input.number(in: 0...7) {
         case 0:
             let status = reelkv_statistics_json(store, &json)
             try takeText(json, status, "statistics_json")
         case 1:
-            let status = reelkv_verify_json(store, &json)
+            let status = reelkv_verify_json(
+                store, input.number(in: 0...15) == 15 ? flags() : UInt32(input.number(in: 0...15)), &json)
             try takeText(json, status, "verify_json")
         case 2: try check(reelkv_evict(store, UInt64(truncatingIfNeeded: input.size(upTo: 60_000)), &bytes), "evict")
         case 3: try check(reelkv_compact(store, &bytes), "compact")
         case 4:
+            let status = reelkv_scrub_step_json(store, UInt64(truncatingIfNeeded: input.size(upTo: 60_000)), &json)
+            try takeText(json, status, "scrub_step_json")
+        case 5:
+            let status = reelkv_rebuild_json(folder + "/store", &json)
+            try takeText(json, status, "rebuild_json")
+        case 6:
             var settings = reelkv_settings()
             settings.struct_size = size(of: reelkv_settings.self)
             try check(reelkv_settings_get(store, &settings), "settings_get")

@@ -32,6 +32,16 @@ extension Environment {
         _ = madvise(pages.start, pages.length, MADV_WILLNEED)
     }
 
+    /// Tells the system that the pages under `bytes`, a stretch of a stored value, will not be used soon, so that they make room before
+    /// others do. It is advice, where the system takes it.
+    public static func adviseCold(_ bytes: UnsafeRawBufferPointer) {
+        #if os(Linux)
+            guard let pages = systemPages(under: bytes) else { return }
+            // MADV_COLD, of Linux 5.4, which older headers lack
+            _ = madvise(pages.start, pages.length, 20)
+        #endif
+    }
+
     /// Whether all the pages under `bytes`, a stretch of a stored value, are in memory. Where the system does not tell, they are not.
     public static func isInMemory(_ bytes: UnsafeRawBufferPointer) -> Bool {
         guard let pages = systemPages(under: bytes) else { return true }

@@ -19,24 +19,46 @@ extension Database {
     }
 
     /// Like ``forEach(in:reversed:in:_:)``, with the bytes as they lie in the memory map. They are gone when `body` returns.
-    ///
-    /// - Parameter onDamage: called with the key of an entry that does not match its checksum, which is then passed over; without it, such
-    ///   an entry is an error.
     public func forEachRaw(
         in range: KeyRange<Key>, reversed: Bool = false, in transaction: borrowing some Transaction & ~Copyable,
-        onDamage: ((_ key: UnsafeRawBufferPointer) throws -> Void)? = nil,
         _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) throws -> IterationStep
+    ) throws {
+        try move(along: range, reversed: reversed, in: transaction) { cursor in
+            try body(cursor.rawKey, try cursor.rawValue)
+        }
+    }
+
+    /// Like ``forEachRaw(in:reversed:in:_:)``, and passes over entries of a sealed database that do not match their checksum.
+    ///
+    /// - Parameter onDamage: called with the key of each of those.
+    public func forEachRaw(
+        in range: KeyRange<Key>, in transaction: borrowing some Transaction & ~Copyable,
+        onDamage: (_ key: UnsafeRawBufferPointer) throws -> Void,
+        _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) throws -> IterationStep
+    ) throws {
+        try move(along: range, reversed: false, in: transaction) { cursor in
+            if cursor.isSound { return try body(cursor.rawKey, try cursor.rawValue) }
+            try onDamage(cursor.rawKey)
+            return .continue
+        }
+    }
+
+    private func move(
+        along range: KeyRange<Key>, reversed: Bool, in transaction: borrowing some Transaction & ~Copyable,
+        _ body: (borrowing Cursor<Key, Value>) throws -> IterationStep
     ) throws {
         let bounds = try range.encoded()
         try withCursor(in: transaction) { cursor in
-            if reversed { try cursor.moveToEnd(of: bounds) } else { try cursor.moveToStart(of: bounds) }
-            while cursor.isAtEntry, reversed ? bounds.isNotBefore(cursor.rawKey) : bounds.isNotAfter(cursor.rawKey) {
-                if let onDamage, !cursor.isSound {
-                    try onDamage(cursor.rawKey)
-                } else if try body(cursor.rawKey, try cursor.rawValue) == .stop {
-                    return
+            if reversed {
+                try cursor.moveToEnd(of: bounds)
+                while cursor.isAtEntry, bounds.isNotBefore(cursor.rawKey), try body(cursor) == .continue {
+                    try cursor.moveToPrevious()
                 }
-                if reversed { try cursor.moveToPrevious() } else { try cursor.moveToNext() }
+            } else {
+                try cursor.moveToStart(of: bounds)
+                while cursor.isAtEntry, bounds.isNotAfter(cursor.rawKey), try body(cursor) == .continue {
+                    try cursor.moveToNext()
+                }
             }
         }
     }

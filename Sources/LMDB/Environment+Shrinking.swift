@@ -55,6 +55,29 @@ extension Environment {
     ///   ``LMDBError/Code/permissionDenied`` when the environment is read-only.
     @discardableResult
     public func shrink() throws -> (before: Int, after: Int) {
+        try succeed { file, path in
+            let copy = try FileDescriptor(path: path, flags: O_WRONLY | O_CREAT | O_EXCL, mode: configuration.fileMode)
+            try copyPages(to: copy.number, path, compacting: true)
+        }
+    }
+
+    /// Puts another file in the current one's place, as ``shrink()`` does, but with the content that `build` makes.
+    ///
+    /// Writers of all processes wait while `build` runs, so that what it reads of this environment is all there is. When it fails, or the
+    /// process is killed in it, nothing has changed.
+    ///
+    /// - Parameter build: makes an LMDB file at the path, which does not exist, and has it closed again when it returns. It may read from this
+    ///   environment, and must not write to it.
+    /// - Throws: as ``shrink()``, and what `build` throws.
+    public func succeed(with build: (_ path: String) throws -> Void) throws {
+        try succeed { _, path in
+            try build(path)
+            try? folder?.remove(path.lastComponent + FileGenerations.lockSuffix)
+        }
+    }
+
+    @discardableResult
+    private func succeed(_ build: (EnvironmentFile, String) throws -> Void) throws -> (before: Int, after: Int) {
         try checkProcess()
         guard let folder else {
             throw LMDBError(.invalidArgument, "\(path) was opened without allowsSuccessors, and so stays as large as it is")
@@ -69,14 +92,16 @@ extension Environment {
         defer { writerLock.unlock() }
         // Holds off the writers of all processes, so that what is copied is all there is.
         let (file, transaction) = try beginWrite()
-        let result = Result { try makeSuccessor(of: file, in: folder) }
+        let result = Result { try makeSuccessor(of: file, in: folder, build) }
         mdb_txn_abort(transaction)
         if try folder.identity(of: file.successorName) != nil { try follow(from: file) }
         return try result.get()
     }
 
-    /// Copies the file to its successor's name and removes it. The caller has its write lock.
-    private func makeSuccessor(of file: EnvironmentFile, in folder: GenerationFolder) throws -> (before: Int, after: Int) {
+    /// Has the successor made and removes the file. The caller has its write lock.
+    private func makeSuccessor(
+        of file: EnvironmentFile, in folder: GenerationFolder, _ build: (EnvironmentFile, String) throws -> Void
+    ) throws -> (before: Int, after: Int) {
         try folder.removeAll(but: file.generation)
         let name = file.successorName
         let lockName = name + FileGenerations.lockSuffix
@@ -86,10 +111,12 @@ extension Environment {
         do {
             // Nobody who follows should find that there is no room for it.
             if configuration.usesLocks { try Self.reserveLockFile(folder.path(of: lockName), configuration) }
-            after = try copyPages(to: unfinishedName, in: folder)
+            try build(file, folder.path(of: unfinishedName))
+            after = try Self.synchronize(folder.path(of: unfinishedName))
             try folder.rename(unfinishedName, to: name)
         } catch {
             try? folder.remove(unfinishedName)
+            try? folder.remove(unfinishedName + FileGenerations.lockSuffix)
             try? folder.remove(lockName)
             throw error
         }
@@ -99,12 +126,17 @@ extension Environment {
         return (before, after)
     }
 
-    /// - Returns: the size of the copy, which is on the device.
-    private func copyPages(to name: String, in folder: GenerationFolder) throws -> Int {
-        let path = folder.path(of: name)
-        let copy = try FileDescriptor(path: path, flags: O_WRONLY | O_CREAT | O_EXCL, mode: configuration.fileMode)
-        try copyPages(to: copy.number, path, compacting: true)
-        try copy.synchronize(path)
-        return Int(try copy.status(path).st_size)
+    /// Brings a file to the device.
+    ///
+    /// - Returns: its size in bytes.
+    private static func synchronize(_ path: String) throws -> Int {
+        let file = try FileDescriptor(path: path, flags: O_RDWR)
+        try file.synchronize(path)
+        return Int(try file.status(path).st_size)
     }
+}
+
+extension String {
+    /// What stands behind the last slash.
+    fileprivate var lastComponent: String { lastIndex(of: "/").map { String(self[index(after: $0)...]) } ?? self }
 }

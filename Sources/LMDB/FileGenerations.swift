@@ -11,7 +11,7 @@ public struct FileGenerations: Hashable, Sendable {
 
     static let lockSuffix = "-lock"
     /// What a copy goes by until it is complete.
-    static let unfinishedSuffix = "-new"
+    package static let unfinishedSuffix = "-new"
 
     /// - Parameter first: the name of generation 1, without its folder.
     public init(first: String) {
@@ -49,9 +49,11 @@ public struct FileGenerations: Hashable, Sendable {
 
     /// The generation that a file belongs to; nil for one that is none of the environment's.
     func companion(_ name: String) -> Int? {
+        var name = name
+        // a copy that is being made may have a lock file of its own
         for suffix in [Self.lockSuffix, Self.unfinishedSuffix] where name.utf8.count > suffix.utf8.count && name.hasSuffix(suffix)
         {
-            if let generation = generation(of: String(name.dropLast(suffix.count))) { return generation }
+            name = String(name.dropLast(suffix.count))
         }
         return generation(of: name)
     }

@@ -99,7 +99,7 @@ final class GenerationFolder: Sendable {
     /// Older generations go first: one that sleeps in an old file sees by the file after it that it is old.
     func removeAll(but current: Int) throws {
         let others = try list().compactMap { name in names.companion(name).map { (generation: $0, name: name) } }
-            .filter { $0.generation != current || $0.name.hasSuffix(FileGenerations.unfinishedSuffix) }
+            .filter { $0.generation != current || $0.name.contains(FileGenerations.unfinishedSuffix) }
         // the file before its lock file
         for other in others.sorted(by: { ($0.generation, $0.name) < ($1.generation, $1.name) }) {
             if names.generation(of: other.name).map({ $0 > current }) ?? false { continue }

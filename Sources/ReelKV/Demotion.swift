@@ -81,14 +81,13 @@ struct PageDemoter {
                     layers: try staging.layers(0..<image.tokenCount), positions: image.explicitPositions,
                     salient: classes.indices.filter { classes[$0] == .salient },
                     exact: wasExact ? [] : classes.indices.filter { classes[$0] == .exact },
-                    carriedErrors: wasExact ? [] : image.layers.map { $0?.error }),
+                    carriedErrors: image.layers.map { $0?.error }),
                 executor: Parallel.perLayer(count:body:))
         }
         guard Double(image.count) < Self.shareMax * Double(candidate.encoding.imageBytes) else { return nil }
         var encoding = candidate.encoding
         encoding.imageBytes = UInt32(image.count)
         encoding.profileId = encoder.profile.id
-        // what the record says may include errors that the image does not know of: those of borrowed tokens
         let known = candidate.encoding
         encoding.keyError = max(image.meanError.key, known.keyError)
         encoding.valueError = max(image.meanError.value, known.valueError)

@@ -4,7 +4,7 @@ import LMDB
 // The store's settings and counts, and what each tenant has stored.
 
 extension Index {
-    private static let settingsKey = "settings"
+    static let settingsKey = "settings"
     static let countersKey = "counters"
 
     func settings(in transaction: borrowing some Transaction & ~Copyable) throws -> SettingsRecord {

@@ -87,6 +87,14 @@ extension Index {
         try putUsage(usage, of: hash, in: transaction)
     }
 
+    /// Puts a node that may be evicted into its place, whatever its record of use says of one.
+    func rankAnew(_ hash: Digest, in transaction: borrowing WriteTransaction) throws {
+        guard let node = try node(hash, in: transaction) else { return }
+        var usage = try usage(hash, in: transaction) ?? .unused(node.record)
+        try rank(&usage, of: node, hash: hash, in: transaction)
+        try putUsage(usage, of: hash, in: transaction)
+    }
+
     private func rank(
         _ usage: inout UsageRecord, of node: Node, hash: Digest, in transaction: borrowing WriteTransaction
     ) throws {

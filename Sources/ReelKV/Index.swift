@@ -36,6 +36,8 @@ final class Index: Sendable {
     let leaves: Database<RawBytes, RawBytes>
     /// What tenants have stored. Key: tenant id.
     let accounts: Database<RawBytes, RawBytes>
+    /// Whether opening it has brought it up to date.
+    let isUpgraded: Bool
     /// What the order of eviction goes by beside the records; of this process.
     let evictionMemory = EvictionMemory()
 
@@ -45,7 +47,7 @@ final class Index: Sendable {
     static let files = FileGenerations(first: fileName)
     static let storeKey = "store"
     static let magic: UInt64 = 0x0A56_4B4C_4545_5289
-    /// 2 numbered the nodes, 3 gave every value a checksum.
+    /// 2 numbered the nodes, 3 gave every value a checksum and the store its identity file.
     static let formatVersion: UInt16 = 3
     /// The first version whose values have checksums; also the oldest that is read as it is.
     private static let sealedVersion: UInt16 = 3
@@ -57,8 +59,11 @@ final class Index: Sendable {
     /// Opens the index file; creates its databases when `creating`.
     ///
     /// - Parameter isScratch: whether commits do not wait for the disk, because the store is thrown away.
-    init(at path: String, readOnly: Bool, creating: Bool, durability: Store.Durability = .durable, isScratch: Bool = false) throws
-    {
+    /// - Parameter isAlone: whether no other file can succeed it, because it is one that is being made.
+    init(
+        at path: String, readOnly: Bool, creating: Bool, durability: Store.Durability = .durable, isScratch: Bool = false,
+        isAlone: Bool = false
+    ) throws {
         var configuration = Environment.Configuration()
         configuration.mapSize = Self.mapBytes
         configuration.maxMapSize = Self.mapBytesMax
@@ -66,9 +71,11 @@ final class Index: Sendable {
         configuration.isReadOnly = readOnly
         configuration.isScratch = isScratch
         configuration.durability = durability.ofFiles
-        configuration.allowsSuccessors = true
+        configuration.allowsSuccessors = !isAlone
         environment = try Environment.open(at: path, configuration: configuration)
-        let version = creating ? Self.formatVersion : try Self.upgradedVersion(of: environment, readOnly: readOnly)
+        let (version, isUpgraded) =
+            creating ? (Self.formatVersion, false) : try Self.upgradedVersion(of: environment, readOnly: readOnly)
+        self.isUpgraded = isUpgraded
         let (opened, sealed) = (environment, version >= Self.sealedVersion)
         func database<Key: KeyCodec>(_ name: String, _ keys: Key.Type) throws -> Database<Key, RawBytes> {
             try opened.database(named: name, keys: keys, values: RawBytes.self, creating: creating, sealed: sealed)
@@ -97,21 +104,23 @@ final class Index: Sendable {
     // MARK: - Format versions
 
     /// The version that an index has, brought up to date where it may be written.
-    private static func upgradedVersion(of environment: Environment, readOnly: Bool) throws -> UInt16 {
+    private static func upgradedVersion(
+        of environment: Environment, readOnly: Bool
+    ) throws -> (version: UInt16, isUpgraded: Bool) {
         let stores = try environment.database(named: "store", keys: UTF8String.self, values: RawBytes.self)
         let found = try environment.read { try plainStoreRecord(in: stores, $0) }
         // What is no record is refused by who reads it next.
-        guard let record = found, record.formatVersion != formatVersion else { return formatVersion }
+        guard let record = found, record.formatVersion != formatVersion else { return (formatVersion, false) }
         guard record.minimumReaderVersion <= formatVersion else {
             throw StoreError(
                 .newerFormat,
                 "\(environment.path) has format version \(record.formatVersion), this ReelKV reads up to \(formatVersion): upgrade ReelKV"
             )
         }
-        guard record.formatVersion < formatVersion else { return record.formatVersion }
+        guard record.formatVersion < formatVersion else { return (record.formatVersion, false) }
         guard readOnly else {
             try FormatUpgrade(environment, databases: databases).run()
-            return formatVersion
+            return (formatVersion, true)
         }
         guard record.formatVersion >= readableVersion else {
             throw StoreError(
@@ -119,7 +128,7 @@ final class Index: Sendable {
                 "\(environment.path) has format version \(record.formatVersion): open it for writing once, as `reelkv verify` does, which brings it up to date"
             )
         }
-        return record.formatVersion
+        return (record.formatVersion, false)
     }
 
     /// The store's own record, whether it has a checksum or not; nil where there is none.

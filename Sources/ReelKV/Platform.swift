@@ -70,7 +70,7 @@ enum Platform {
     }
 
     /// Makes the names in a folder durable, on file systems that can.
-    private static func synchronizeDirectory(_ path: String) {
+    static func synchronizeDirectory(_ path: String) {
         let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard descriptor >= 0 else { return }
         fsync(descriptor)
@@ -107,6 +107,17 @@ enum Platform {
     /// Removes a file; one that is gone already is fine.
     static func remove(_ path: String) throws {
         guard unlink(path) == 0 || errno == ENOENT else { throw StoreError.system("cannot remove \(path)") }
+    }
+
+    static func rename(_ path: String, to other: String) throws {
+        #if canImport(Glibc)
+            let result = Glibc.rename(path, other)
+        #elseif canImport(Musl)
+            let result = Musl.rename(path, other)
+        #else
+            let result = Darwin.rename(path, other)
+        #endif
+        guard result == 0 else { throw StoreError.system("cannot rename \(path)") }
     }
 
     /// Bytes of all regular files below a folder, without following links.
@@ -194,4 +205,54 @@ extension StoreError {
 extension Platform {
     /// Whether files can be made in a folder.
     static func isWritable(_ path: String) -> Bool { access(path, W_OK) == 0 }
+}
+
+extension Platform {
+    /// A file's bytes; nil when there is none, or it is longer.
+    static func readFile(_ path: String, byteCountMax: Int) throws -> [UInt8]? {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
+        guard descriptor >= 0 else {
+            if errno == ENOENT { return nil }
+            throw StoreError.system("cannot open \(path)")
+        }
+        defer { close(descriptor) }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_size <= byteCountMax else {
+            return nil
+        }
+        var bytes = [UInt8](repeating: 0, count: Int(status.st_size))
+        var done = 0
+        while done < bytes.count {
+            let count = bytes.withUnsafeMutableBytes { read(descriptor, $0.baseAddress! + done, $0.count - done) }
+            if count < 0, errno == EINTR { continue }
+            guard count >= 0 else { throw StoreError.system("cannot read \(path)") }
+            if count == 0 { return nil }
+            done += count
+        }
+        return bytes
+    }
+
+    /// Writes a file whole, in place of what was there, for its owner alone: at any moment there is the one or the other.
+    ///
+    /// - Parameter unfinished: what it goes by until it is complete.
+    static func writeFile(_ path: String, _ bytes: [UInt8], unfinished: String, isDurable: Bool) throws {
+        let descriptor = open(unfinished, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        guard descriptor >= 0 else { throw StoreError.system("cannot write \(unfinished)") }
+        do {
+            defer { close(descriptor) }
+            var done = 0
+            while done < bytes.count {
+                let count = bytes.withUnsafeBytes { write(descriptor, $0.baseAddress! + done, $0.count - done) }
+                if count < 0, errno == EINTR { continue }
+                guard count > 0 else { throw StoreError.system("cannot write \(unfinished)") }
+                done += count
+            }
+            if isDurable, fsync(descriptor) != 0 { throw StoreError.system("cannot flush \(unfinished)") }
+            try rename(unfinished, to: path)
+        } catch {
+            unlink(unfinished)
+            throw error
+        }
+        if isDurable, let slash = path.lastIndex(of: "/") { synchronizeDirectory(String(path[..<slash])) }
+    }
 }

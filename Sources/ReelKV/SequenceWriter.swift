@@ -147,8 +147,7 @@ public final class SequenceWriter {
         } else {
             let inherited = try readTail()
             let page = try encode(
-                encoder, hash: hash, parent: base, start: 0, end: store.pageTokens, canonical: canonical,
-                exact: inherited.lossyTokens)
+                encoder, hash: hash, parent: base, start: 0, end: store.pageTokens, canonical: canonical, inherited: inherited)
             try publisher.add(
                 node(.page, parent: base, tokens: 0..<store.pageTokens, canonical, profile, page, inherited),
                 hash: hash, image: page, tokenCount: tokenCount)
@@ -184,7 +183,7 @@ public final class SequenceWriter {
             try publisher.adopt(hash, end: end, tokenCount: tokenCount, lease: lease)
         } else {
             let page = try encode(
-                pieceEncoder, hash: hash, parent: parent, start: tail.end, end: end, canonical: canonical, exact: [])
+                pieceEncoder, hash: hash, parent: parent, start: tail.end, end: end, canonical: canonical, inherited: .none)
             try publisher.add(
                 node(.piece, parent: parent, tokens: tail.end..<end, canonical, .exact, page, .none),
                 hash: hash, image: page, tokenCount: tokenCount)
@@ -201,8 +200,7 @@ public final class SequenceWriter {
         let encoding = EncodingRecord(
             volumeId: 0, pageId: 0, imageBytes: UInt32(page.count), profileId: profile.id,
             flags: inherited.lossyTokens.isEmpty ? 0 : EncodingRecord.inheritedFlag,
-            keyError: page.meanError.key + inherited.key / Float(tokens.count),
-            valueError: page.meanError.value + inherited.value / Float(tokens.count),
+            keyError: page.meanError.key, valueError: page.meanError.value,
             completeFrom: UInt32(staging.completeFrom(tokens)), createdSeconds: Platform.unixSeconds())
         let record = NodeRecord(
             base: base, parent: parent, pageFirstToken: UInt64(pageFirstToken), start: UInt32(tokens.lowerBound),
@@ -214,7 +212,8 @@ public final class SequenceWriter {
     }
 
     private func encode(
-        _ encoder: PageEncoder, hash: Digest, parent: Digest, start: Int, end: Int, canonical: [UInt8], exact: [Int]
+        _ encoder: PageEncoder, hash: Digest, parent: Digest, start: Int, end: Int, canonical: [UInt8],
+        inherited: InheritedError
     ) throws -> EncodedPage {
         let identity = PageIdentity(
             modelFingerprint: model.fingerprint, chainHash: hash, parentHash: parent,
@@ -224,7 +223,9 @@ public final class SequenceWriter {
             layers: try staging.layers(start..<end),
             positions: pageTokens.explicitPositions(of: start..<end, origin: pageFirstToken),
             salient: (start..<end).filter { protectedTokens.contains(pageFirstToken + $0) }.map { $0 - start },
-            exact: exact.map { $0 - start })
+            exact: inherited.lossyTokens.map { $0 - start },
+            carriedErrors: inherited.lossyTokens.isEmpty
+                ? [] : model.layers.map { _ in inherited.mean(over: end - start) })
         return try encoder.encode(input, executor: Parallel.perLayer(count:body:))
     }
 
@@ -317,6 +318,9 @@ struct InheritedError {
     var lossyTokens: [Int] = []
 
     static let none = InheritedError()
+
+    /// What it makes of a page of so many tokens.
+    func mean(over tokens: Int) -> LayerError { LayerError(key: key / Float(tokens), value: value / Float(tokens)) }
 
     mutating func add(_ segment: PageSegment, tokens: Range<Int>) {
         guard segment.encoding.isLossy else { return }

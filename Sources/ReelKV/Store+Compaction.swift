@@ -157,27 +157,18 @@ extension Index {
 /// Reports how far a compaction is, and holds it to its rate.
 private struct CompactionPace {
     var state = CompactionProgress()
-    private let bytesPerSecondMax: Int?
+    private var pace: Pace
     private let progress: ((CompactionProgress) throws -> Void)?
-    private let start = ContinuousClock.now
-
-    /// Seconds to wait at a time, so that whoever cancels need not wait for longer.
-    private static let napSeconds = 0.2
 
     init(bytesPerSecondMax: Int?, progress: ((CompactionProgress) throws -> Void)?) {
-        self.bytesPerSecondMax = bytesPerSecondMax
+        pace = Pace(bytesPerSecondMax: bytesPerSecondMax)
         self.progress = progress
     }
 
     mutating func didCopy(_ bytes: Int) throws {
         state.bytesCopied += bytes
-        try progress?(state)
-        guard let bytesPerSecondMax else { return }
-        let due = Double(state.bytesCopied) / Double(bytesPerSecondMax)
-        while case let left = due - (ContinuousClock.now - start) / .seconds(1), left > 0 {
-            Platform.sleep(seconds: min(left, Self.napSeconds))
-            try progress?(state)
-        }
+        let (state, progress) = (state, progress)
+        try pace.didDo(bytes) { try progress?(state) }
     }
 
     mutating func didFinishVolume() throws {

@@ -29,6 +29,7 @@ extension Store {
             let id = try index.takeID(\.nextModelId, in: transaction)
             try index.models.put(
                 spec.name, spec.encoded(id: id, createdSeconds: Platform.unixSeconds()), in: transaction)
+            try saveIdentity(in: transaction)
         }
     }
 
@@ -55,6 +56,7 @@ extension Store {
             try index.removeUnnamed(where: { $0.modelId == model.id }, in: transaction)
             _ = try index.models.delete(name, in: transaction)
         }
+        try write { try saveIdentity(in: $0) }
         try removeDeadVolumes()
     }
 
@@ -87,6 +89,7 @@ extension Store {
             try index.removeUnnamed(where: { $0.tenantId == tenant.id }, in: transaction)
             _ = try index.tenants.delete(name, in: transaction)
         }
+        try write { try saveIdentity(in: $0) }
         try removeDeadVolumes()
     }
 
@@ -106,6 +109,7 @@ extension Store {
             try index.putTenant(
                 TenantRecord(salt: salt, tenantId: id, createdSeconds: Platform.unixSeconds(), quotaBytes: 0), named: name,
                 in: transaction)
+            try saveIdentity(in: transaction)
             return StoredTenant(id: id, name: name, salt: salt)
         }
     }

@@ -23,7 +23,7 @@ struct SpaceMeasure {
 }
 
 extension Store {
-    private static let spaceLockName = "space.lock"
+    static let spaceLockName = "space.lock"
     /// The share of dead bytes from which on a volume is emptied: at least as much comes back as is copied, so that a quota at most
     /// doubles what is written. Where no volume has it, more is evicted, until one has.
     private static let deadShareMin = 0.5

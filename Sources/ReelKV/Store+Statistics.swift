@@ -55,6 +55,7 @@ public struct StoreStatistics: Hashable, Sendable {
     public var demotedBytes = 0
     /// Volumes removed by compaction.
     public var compactedVolumes = 0
+    public var scrub = ScrubStatistics()
 
     /// Bytes of page images written for each byte that was appended for callers; 1 when nothing was copied.
     public var writeAmplification: Double {
@@ -94,6 +95,7 @@ extension Store {
             statistics.demotedBytes = Int(clamping: counters.demotedBytes)
             statistics.compactedVolumes = Int(clamping: counters.compactedVolumes)
             statistics.usage = StoreStatistics.Usage(counters)
+            statistics.scrub = ScrubStatistics(try index.scrub(in: transaction))
         }
         statistics.indexBytes = Platform.fileSize(index.environment.filePath) ?? 0
         statistics.storedBytes = try Platform.folderBytes(folder)

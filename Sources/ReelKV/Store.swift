@@ -72,13 +72,18 @@ public final class Store: Sendable {
             throw StoreError(.invalidArgument, "volumes have 1 MiB...1 TiB, not \(options.volumeBytesMax) bytes")
         }
         if Platform.isDirectory(path) {
-            // One that was interrupted is begun anew: what makes a store is its record, which comes last.
-            let folders = [VolumeSet.folderName, LeaseTable.folderName]
-            guard try Platform.list(path).allSatisfy({ folders.contains($0) || Index.files.owns($0) }) else {
-                throw StoreError(.storeExists, "the folder \(path) is not empty: name a new folder for the store")
-            }
             guard (try? StoreCore.open(path, readOnly: true)) == nil else {
                 throw StoreError(.storeExists, "\(path) holds a store already")
+            }
+            let volumes = try? Platform.list(path + "/" + VolumeSet.folderName)
+            guard volumes?.contains(where: { VolumeSet.id(ofFile: $0) != nil }) != true else {
+                throw StoreError(
+                    .storeExists, "\(path) holds a store that has lost its index: `reelkv verify --repair` makes it anew")
+            }
+            // One that was interrupted is begun anew: what makes a store is its record, which comes last.
+            let names = [VolumeSet.folderName, LeaseTable.folderName, Identity.fileName, Identity.unfinishedName]
+            guard try Platform.list(path).allSatisfy({ names.contains($0) || Index.files.owns($0) }) else {
+                throw StoreError(.storeExists, "the folder \(path) is not empty: name a new folder for the store")
             }
         }
         try Platform.makeDirectory(path)
@@ -95,6 +100,7 @@ public final class Store: Sendable {
                     throw StoreError(.storeExists, "\(path) holds a store already")
                 }
                 try index.putStoreRecord(record, in: transaction)
+                try Identity(index, former: nil, in: transaction).save(in: path, isDurable: !options.isScratch)
             }
         }
         return try Store(opening: path, access: .readWrite, isScratch: options.isScratch)

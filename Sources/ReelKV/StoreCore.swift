@@ -28,6 +28,10 @@ final class StoreCore: Sendable {
         let index = try Index(
             at: path + "/" + Index.fileName, readOnly: readOnly, creating: false, durability: durability, isScratch: isScratch)
         let record = try index.environment.read { try index.storeRecord(in: $0) }
+        if index.isUpgraded {
+            // Older versions have none.
+            try index.environment.write { try Identity(index, former: nil, in: $0).save(in: path, isDurable: !isScratch) }
+        }
         // Readers that died would keep pages of the index from being used again.
         if !readOnly { _ = try index.environment.clearStaleReaders() }
         if !readOnly { try index.environment.read { try index.loadMemory(in: $0) } }
@@ -60,6 +64,10 @@ final class StoreCore: Sendable {
     ) throws -> StoreCore {
         // Absolute, because volumes are opened long after, and the process may have changed its folder by then.
         guard let path = Platform.absolute(path), let identity = Platform.FileIdentity(path: path), hasIndex(path) else {
+            if Platform.exists(path + "/" + Identity.fileName) {
+                throw StoreError(
+                    .damaged, "the store \(path) has lost its index: `reelkv verify --repair` makes it anew from the volumes")
+            }
             throw StoreError(.notAStore, "\(path) holds no ReelKV store: create one with `reelkv init --store \(path)`")
         }
         return try registry.withLock { registry in

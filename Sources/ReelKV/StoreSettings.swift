@@ -83,6 +83,7 @@ extension Store {
             try change(&settings)
             try settings.check()
             try index.putSettings(settings.record, in: transaction)
+            try saveIdentity(in: transaction)
             if settings.policy != policy { try index.rankAll(by: settings.policy, in: transaction) }
         }
     }
@@ -105,6 +106,7 @@ extension Store {
             guard var record = try index.tenantRecord(named: name, in: transaction) else { throw Self.noTenant(name) }
             record.quotaBytes = UInt64(bytes ?? 0)
             try index.putTenant(record, named: name, in: transaction)
+            try saveIdentity(in: transaction)
         }
     }
 }

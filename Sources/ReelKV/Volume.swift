@@ -100,13 +100,11 @@ final class Volume: Sendable {
     /// About as long as prologues are: 28 layers and 256 tokens take 6 KB.
     static let prologueBytes = 16 << 10
 
-    /// Calls `body` with every page's id and image, in rising order.
-    func forEachImage(_ body: (UInt64, UnsafeRawBufferPointer) throws -> Void) throws {
+    /// Calls `body` with every page's id and its image's length, in rising order. Reads no image.
+    func forEachPage(_ body: (_ page: UInt64, _ byteCount: Int) throws -> Void) throws {
         try environment.read { transaction in
             try pages.forEachRaw(in: .after(Self.headerPage), in: transaction) { key, value in
-                Environment.adviseWillNeed(value)
-                try Environment.bringIn(value)
-                try body(UInt64(bigEndian: key.loadUnaligned(as: UInt64.self)), value)
+                try body(try BigEndianUInt64.decode(key), value.count)
                 return .continue
             }
         }

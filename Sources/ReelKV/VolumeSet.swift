@@ -70,6 +70,12 @@ final class VolumeSet: Sendable {
         return String(repeating: "0", count: max(0, 8 - digits.count)) + digits + ".mdb"
     }
 
+    /// nil for any name that `fileName` does not give.
+    static func id(ofFile name: String) -> UInt64? {
+        guard name.hasSuffix(".mdb"), let id = UInt64(name.dropLast(4), radix: 16), fileName(of: id) == name else { return nil }
+        return id
+    }
+
     // MARK: - Reading
 
     /// The open volume.

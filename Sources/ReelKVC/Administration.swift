@@ -89,12 +89,67 @@ public func reelkv_compact(_ store: OpaquePointer?, _ freed_bytes: UnsafeMutable
 
 @c @implementation
 public func reelkv_verify_json(
-    _ store: OpaquePointer?, _ json: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
+    _ store: OpaquePointer?, _ flags: UInt32, _ json: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
 ) -> reelkv_status {
     attempt {
         let place = try output(json, "json")
         let store: Store = try Handles.object(store, "store")
-        let report = try store.verify(quarantining: store.access == .readWrite)
-        place.pointee = try ReelKVC.json(VerifyReport(report))
+        let flags = reelkv_verify_flags(flags)
+        let known = [REELKV_VERIFY_SKIP_PAGES, REELKV_VERIFY_QUICK, REELKV_VERIFY_REPAIR, REELKV_VERIFY_DRY_RUN]
+        guard flags.rawValue & ~known.reduce(0, { $0 | $1.rawValue }) == 0 else {
+            throw Failure.invalid("'flags' is \(flags.rawValue), which has bits that mean nothing")
+        }
+        let depth: VerificationDepth =
+            flags.has(REELKV_VERIFY_SKIP_PAGES) ? .index : flags.has(REELKV_VERIFY_QUICK) ? .checksums : .tensors
+        if flags.has(REELKV_VERIFY_REPAIR) || flags.has(REELKV_VERIFY_DRY_RUN) {
+            let isDryRun = flags.has(REELKV_VERIFY_DRY_RUN)
+            let report = try store.repair(depth: depth, isDryRun: isDryRun)
+            place.pointee = try ReelKVC.json(VerifyReport(report, isDryRun: isDryRun))
+        } else {
+            let report = try store.verify(depth: depth, quarantining: store.access == .readWrite)
+            place.pointee = try ReelKVC.json(VerifyReport(report))
+        }
+    }
+}
+
+extension reelkv_verify_flags {
+    fileprivate func has(_ flag: Self) -> Bool { rawValue & flag.rawValue != 0 }
+}
+
+@c @implementation
+public func reelkv_scrub_json(
+    _ store: OpaquePointer?, _ bytes_per_second_max: UInt64, _ json: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
+) -> reelkv_status {
+    attempt {
+        let place = try output(json, "json")
+        let store: Store = try Handles.object(store, "store")
+        var options = ScrubOptions()
+        options.bytesPerSecondMax = bytes_per_second_max == 0 ? nil : Int(clamping: bytes_per_second_max)
+        place.pointee = try ReelKVC.json(ScrubResult(try store.scrub(options)))
+    }
+}
+
+@c @implementation
+public func reelkv_scrub_step_json(
+    _ store: OpaquePointer?, _ bytes_max: UInt64, _ json: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
+) -> reelkv_status {
+    attempt {
+        let place = try output(json, "json")
+        let store: Store = try Handles.object(store, "store")
+        guard let step = try store.scrubStep(bytesMax: Int(clamping: bytes_max)) else {
+            throw StoreError(.inUse, "another process is scrubbing the store \(store.path): leave it to that")
+        }
+        place.pointee = try ReelKVC.json(ScrubResult(step))
+    }
+}
+
+@c @implementation
+public func reelkv_rebuild_json(
+    _ path: UnsafePointer<CChar>?, _ json: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
+) -> reelkv_status {
+    attempt {
+        let place = try output(json, "json")
+        let report = try Store.rebuild(at: try text(path, "path"))
+        place.pointee = try ReelKVC.json(VerifyReport(report, isDryRun: false))
     }
 }

@@ -48,9 +48,10 @@ package struct StatsReport: Encodable {
     package var profiles: [Profile]
     package var volumes: [VolumeReport]
     package var usage: UsageReport
+    package var scrub: ScrubStatisticsReport
 
     enum CodingKeys: String, CodingKey {
-        case tokens, elements, ratio, models, tenants, videos, sessions, building, profiles, volumes, usage
+        case tokens, elements, ratio, models, tenants, videos, sessions, building, profiles, volumes, usage, scrub
         case storedBytes = "stored_bytes"
         case indexBytes = "index_bytes"
         case bitsPerElement = "bits_per_element"
@@ -73,5 +74,6 @@ package struct StatsReport: Encodable {
         profiles = statistics.profiles.map(Profile.init)
         volumes = statistics.volumes.map(VolumeReport.init)
         usage = UsageReport(statistics)
+        scrub = ScrubStatisticsReport(statistics.scrub)
     }
 }

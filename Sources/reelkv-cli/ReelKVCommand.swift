@@ -37,7 +37,8 @@ package struct ReelKVCommand: ParsableCommand {
                 subcommands: [ImportCommand.self, ExportCommand.self, CompareCommand.self]),
             CommandGroup(
                 name: "Looking",
-                subcommands: [ListCommand.self, ShowCommand.self, MatchCommand.self, StatsCommand.self, VerifyCommand.self]),
+                subcommands: [ListCommand.self, ShowCommand.self, MatchCommand.self, StatsCommand.self]),
+            CommandGroup(name: "Keeping", subcommands: [VerifyCommand.self, ScrubCommand.self]),
             CommandGroup(
                 name: "Changing", subcommands: [ForkCommand.self, TruncateCommand.self, RemoveCommand.self]),
             CommandGroup(

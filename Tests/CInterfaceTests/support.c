@@ -128,7 +128,7 @@ char *sequence_json(reelkv_store *store, const char *sequence) {
 
 char *verify_json(reelkv_store *store) {
     char *json = NULL;
-    OK(reelkv_verify_json(store, &json));
+    OK(reelkv_verify_json(store, 0, &json));
     return json;
 }
 

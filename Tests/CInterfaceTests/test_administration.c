@@ -138,9 +138,40 @@ static void same_as_the_command_line(void) {
     free_cache(written);
 }
 
+static void lost_index(void) {
+    const char *path = new_path();
+    reelkv_store *store = make_store(small_shape, path);
+    cache *written = make_cache(small_shape, 400, 5);
+    write_sequence(store, "video/v", written, 0, 400, "exact");
+    char *json = NULL;
+    OK(reelkv_verify_json(store, REELKV_VERIFY_REPAIR | REELKV_VERIFY_QUICK, &json));
+    CHECK(json_has(json, "\"changes\":[],\"dry_run\":false,\"left\":[],\"nodes_recovered\":0,\"rebuilt\":false"));
+    OK(reelkv_verify_json(store, REELKV_VERIFY_DRY_RUN | REELKV_VERIFY_SKIP_PAGES, &json));
+    CHECK(json_has(json, "\"dry_run\":true"));
+    OK(reelkv_scrub_json(store, 0, &json));
+    CHECK(json_has(json, "\"damaged\":0,\"finished\":true,\"pages\":7"));
+    OK(reelkv_scrub_step_json(store, 1, &json));
+    CHECK(json_has(json, "\"finished\":false,\"pages\":1"));
+    FAILS(REELKV_INVALID_ARGUMENT, reelkv_rebuild_json(path, &json));
+    reelkv_store_close(store);
+
+    char index[512];
+    snprintf(index, sizeof index, "%s/index.mdb", path);
+    CHECK(remove(index) == 0);
+    FAILS(REELKV_DAMAGED, reelkv_store_open(path, 0, &store));
+    OK(reelkv_rebuild_json(path, &json));
+    CHECK(json_has(json, "\"nodes_recovered\":7,\"rebuilt\":true"));
+    OK(reelkv_store_open(path, 0, &store));
+    CHECK_EQUAL(matched(store, written), 400);
+    CHECK(json_has(verify_json(store), "\"sound\":true"));
+    reelkv_store_close(store);
+    free_cache(written);
+}
+
 void test_administration(void) {
     run_test("settings", settings);
     run_test("a quota refuses what it cannot make room for", quota);
     run_test("compaction gives space back", space_comes_back);
     run_test("statistics and verification as the command line prints them", same_as_the_command_line);
+    run_test("repairs, scrubs, and an index that is lost", lost_index);
 }

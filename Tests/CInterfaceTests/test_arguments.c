@@ -100,8 +100,15 @@ static void nulls(void) {
     NEEDS("settings", reelkv_settings_set(store, NULL));
     NEEDS("store", reelkv_evict(NULL, 0, NULL));
     NEEDS("store", reelkv_compact(NULL, NULL));
-    NEEDS("store", reelkv_verify_json(NULL, &json));
-    NEEDS("json", reelkv_verify_json(store, NULL));
+    NEEDS("store", reelkv_verify_json(NULL, 0, &json));
+    NEEDS("json", reelkv_verify_json(store, 0, NULL));
+    NEEDS("flags", reelkv_verify_json(store, 16, &json));
+    NEEDS("store", reelkv_scrub_json(NULL, 0, &json));
+    NEEDS("json", reelkv_scrub_json(store, 0, NULL));
+    NEEDS("store", reelkv_scrub_step_json(NULL, 1, &json));
+    NEEDS("json", reelkv_scrub_step_json(store, 1, NULL));
+    NEEDS("path", reelkv_rebuild_json(NULL, &json));
+    NEEDS("json", reelkv_rebuild_json("store", NULL));
 #undef NEEDS
     CHECK_EQUAL(matched(store, written), 70);
     OK(reelkv_restore_wait(job, 3, NULL));

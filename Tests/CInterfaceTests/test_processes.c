@@ -61,7 +61,7 @@ static void use_the_parents(void) {
     FORKED(reelkv_models_json(store, &json));
     FORKED(reelkv_sequences_json(store, NULL, NULL, 0, &json));
     FORKED(reelkv_statistics_json(store, &json));
-    FORKED(reelkv_verify_json(store, &json));
+    FORKED(reelkv_verify_json(store, 0, &json));
     FORKED(reelkv_evict(store, 0, NULL));
     FORKED(reelkv_remove(store, "session/s", NULL));
     /* letting go does nothing */

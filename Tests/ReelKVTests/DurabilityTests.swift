@@ -15,7 +15,9 @@ struct DurabilityTests {
         }
 
         private static func files(_ folder: String) throws -> [(name: String, bytes: [UInt8])] {
-            try TemporaryFolder.names(folder).filter { $0.hasSuffix(".mdb") }.map { ($0, try readFile(folder + "/" + $0)) }
+            try TemporaryFolder.names(folder).filter { $0.hasSuffix(".mdb") || $0 == "identity" }.map {
+                ($0, try readFile(folder + "/" + $0))
+            }
         }
 
         /// A store of one state's index and another's volumes.

@@ -45,7 +45,7 @@ struct IndexDamageTests {
             try cache.append(0..<100, to: writer)
             try writer.flush()
         }
-        let files = ["index.mdb", "volumes/00000001.mdb"]
+        let files = ["index.mdb", "identity", "volumes/00000001.mdb"]
         return try Dictionary(uniqueKeysWithValues: files.map { ($0, try readFile(folder.path + "/store/" + $0)) })
     }
 
@@ -236,6 +236,9 @@ struct IndexDamageTests {
             try environment.write { try records.clear(in: $0) }
         }
         #expect { try Store(opening: path) } throws: { ($0 as? StoreError)?.code == .notAStore }
+        // what pages lie in is not made anew
+        #expect { try Store.create(at: path) } throws: { ($0 as? StoreError)?.code == .storeExists }
+        unlink(path + "/volumes/00000001.mdb")
         #expect(try Store.create(at: path).statistics().models == 1)
         let empty = folder.path + "/empty"
         try writeFile(empty + "/index.mdb", with: [], makingFolder: true)

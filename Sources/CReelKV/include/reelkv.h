@@ -408,10 +408,26 @@ REELKV_API reelkv_status reelkv_evict(reelkv_store *store, uint64_t bytes, uint6
 /* Gives the space of dead pages back. freed_bytes: NULL, or where to put by how much the folder is smaller. REELKV_IN_USE:
  * another compaction runs. */
 REELKV_API reelkv_status reelkv_compact(reelkv_store *store, uint64_t *freed_bytes);
+/* How `reelkv_verify_json` goes about it; any of them together, 0 for none. */
+typedef enum reelkv_verify_flags {
+    REELKV_VERIFY_SKIP_PAGES = 1, /* checks the index, and reads no page */
+    REELKV_VERIFY_QUICK = 2,      /* compares the pages' checksums, and decodes nothing */
+    REELKV_VERIFY_REPAIR = 4,     /* mends what is wrong; REELKV_IN_USE: another repair or a compaction runs */
+    REELKV_VERIFY_DRY_RUN = 8     /* changes nothing, and says what a repair would do */
+} reelkv_verify_flags;
 /* Checks everything: a JSON object {"sound", "pages", "problems": [{"kind", "subject", "message"}], ...}, as `reelkv verify
  * --json` prints it. Damage is no failure of the call. Damaged pages count as not stored from then on, unless the store was
  * opened read-only. */
-REELKV_API reelkv_status reelkv_verify_json(reelkv_store *store, char **json);
+REELKV_API reelkv_status reelkv_verify_json(reelkv_store *store, uint32_t flags, char **json);
+/* Reads every page at a limited rate (0: none), from where the last scrub stood to the end of the round, and quarantines those that fail a
+ * checksum: a JSON object {"pages", "bytes", "damaged", "finished"}. REELKV_IN_USE: another process scrubs. */
+REELKV_API reelkv_status reelkv_scrub_json(reelkv_store *store, uint64_t bytes_per_second_max, char **json);
+/* A piece of a scrub of at most `bytes_max` bytes, or one page, to be called in the background. The answer is that of
+ * `reelkv_scrub_json`; "finished" when the round's end is reached. */
+REELKV_API reelkv_status reelkv_scrub_step_json(reelkv_store *store, uint64_t bytes_max, char **json);
+/* Makes the index of a store that cannot be opened any more anew, from its volumes and the file `identity` in its folder. The
+ * answer is that of `reelkv_verify_json` after a repair. REELKV_INVALID_ARGUMENT: the index can be read; repair it. */
+REELKV_API reelkv_status reelkv_rebuild_json(const char *path, char **json);
 
 #ifdef __cplusplus
 }

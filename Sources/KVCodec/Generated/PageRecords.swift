@@ -202,7 +202,7 @@ package struct SectionEntry: FixedLayoutRecord, Hashable, Sendable {
     package var firstToken: UInt32
     /// XXH3-64 of the section
     package var checksum: UInt64
-    /// NMSE of the layer's keys, measured when the page was encoded
+    /// NMSE of the layer's keys, measured when the page was encoded, and the error that tokens borrowed from a lossy page had
     package var keyError: Float
     /// NMSE of the layer's values, likewise
     package var valueError: Float

@@ -8,7 +8,7 @@ package struct StoreRecord: FixedLayoutRecord, Hashable, Sendable {
 
     /// the bytes 89 52 45 45 4C 4B 56 0A in order: a store's index
     package var magic: UInt64
-    /// 2; a reader refuses a greater one, and 1
+    /// 3; a reader refuses a greater one, and those before
     package var formatVersion: UInt16
     /// the oldest version whose reader understands this store
     package var minimumReaderVersion: UInt16
@@ -245,6 +245,113 @@ package struct TenantRecord: FixedLayoutRecord, Hashable, Sendable {
         bytes.storeZero(at: offset + 36, count: 4)
         bytes.storeLittleEndian(createdSeconds, at: offset + 40)
         bytes.storeLittleEndian(quotaBytes, at: offset + 48)
+        bytes.storeZero(at: offset + 56, count: 8)
+    }
+}
+
+/// The beginning of the file `identity`: the copy of what no page image tells.
+package struct IdentityHeader: FixedLayoutRecord, Hashable, Sendable {
+    package static let byteCount = 64
+
+    /// the bytes 89 52 4B 56 49 44 4E 0A in order: a store's identities
+    package var magic: UInt64
+    /// 1; a reader refuses a greater one
+    package var formatVersion: UInt16
+    /// tenants
+    package var tenantCount: UInt32
+    /// models
+    package var modelCount: UInt32
+    /// bytes behind this header
+    package var bodyBytes: UInt64
+    /// XXH3-64 of the 56 bytes before and of the body
+    package var checksum: UInt64
+
+    // swift-format-ignore
+    package init(magic: UInt64, formatVersion: UInt16, tenantCount: UInt32, modelCount: UInt32, bodyBytes: UInt64, checksum: UInt64) {
+        self.magic = magic
+        self.formatVersion = formatVersion
+        self.tenantCount = tenantCount
+        self.modelCount = modelCount
+        self.bodyBytes = bodyBytes
+        self.checksum = checksum
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        magic = bytes.loadLittleEndian(at: offset + 0, as: UInt64.self)
+        formatVersion = bytes.loadLittleEndian(at: offset + 8, as: UInt16.self)
+        tenantCount = bytes.loadLittleEndian(at: offset + 12, as: UInt32.self)
+        modelCount = bytes.loadLittleEndian(at: offset + 16, as: UInt32.self)
+        bodyBytes = bytes.loadLittleEndian(at: offset + 24, as: UInt64.self)
+        checksum = bytes.loadLittleEndian(at: offset + 56, as: UInt64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(magic, at: offset + 0)
+        bytes.storeLittleEndian(formatVersion, at: offset + 8)
+        bytes.storeZero(at: offset + 10, count: 2)
+        bytes.storeLittleEndian(tenantCount, at: offset + 12)
+        bytes.storeLittleEndian(modelCount, at: offset + 16)
+        bytes.storeZero(at: offset + 20, count: 4)
+        bytes.storeLittleEndian(bodyBytes, at: offset + 24)
+        bytes.storeZero(at: offset + 32, count: 24)
+        bytes.storeLittleEndian(checksum, at: offset + 56)
+    }
+}
+
+/// How far the scrub is, under the key `scrub` of the database `store`.
+package struct ScrubRecord: FixedLayoutRecord, Hashable, Sendable {
+    package static let byteCount = 64
+
+    /// the volume that it goes on in; 0 when it has yet to begin
+    package var volumeId: UInt64
+    /// the last page of it that was read
+    package var pageId: UInt64
+    /// Unix time at which the round under way began; 0 when none is
+    package var startedSeconds: Int64
+    /// Unix time at which the last whole round ended; 0 for never
+    package var finishedSeconds: Int64
+    /// pages read, in all rounds
+    package var checkedPages: UInt64
+    /// bytes of them
+    package var checkedBytes: UInt64
+    /// pages quarantined, in all rounds
+    package var damagedPages: UInt64
+
+    // swift-format-ignore
+    package init(volumeId: UInt64, pageId: UInt64, startedSeconds: Int64, finishedSeconds: Int64, checkedPages: UInt64, checkedBytes: UInt64, damagedPages: UInt64) {
+        self.volumeId = volumeId
+        self.pageId = pageId
+        self.startedSeconds = startedSeconds
+        self.finishedSeconds = finishedSeconds
+        self.checkedPages = checkedPages
+        self.checkedBytes = checkedBytes
+        self.damagedPages = damagedPages
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        volumeId = bytes.loadLittleEndian(at: offset + 0, as: UInt64.self)
+        pageId = bytes.loadLittleEndian(at: offset + 8, as: UInt64.self)
+        startedSeconds = bytes.loadLittleEndian(at: offset + 16, as: Int64.self)
+        finishedSeconds = bytes.loadLittleEndian(at: offset + 24, as: Int64.self)
+        checkedPages = bytes.loadLittleEndian(at: offset + 32, as: UInt64.self)
+        checkedBytes = bytes.loadLittleEndian(at: offset + 40, as: UInt64.self)
+        damagedPages = bytes.loadLittleEndian(at: offset + 48, as: UInt64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(volumeId, at: offset + 0)
+        bytes.storeLittleEndian(pageId, at: offset + 8)
+        bytes.storeLittleEndian(startedSeconds, at: offset + 16)
+        bytes.storeLittleEndian(finishedSeconds, at: offset + 24)
+        bytes.storeLittleEndian(checkedPages, at: offset + 32)
+        bytes.storeLittleEndian(checkedBytes, at: offset + 40)
+        bytes.storeLittleEndian(damagedPages, at: offset + 48)
         bytes.storeZero(at: offset + 56, count: 8)
     }
 }

@@ -45,6 +45,11 @@ extension StatsReport {
             \(Format.bytes(storedBytes)) on disk (\(Format.bytes(indexBytes)) of it the index)\(comparison)
 
             """
+        if scrub.pages > 0 {
+            let damage = scrub.damaged > 0 ? ", \(counted(scrub.damaged, "page")) of them damaged" : ""
+            let end = scrub.finishedSeconds.map { "the last round ended \(timestamp($0))" } ?? "no round has ended yet"
+            text += "\(counted(scrub.pages, "page")) (\(Format.bytes(scrub.bytes))) scrubbed\(damage); \(end)\n"
+        }
         if building > 0 { text += "\(counted(building, "sequence")) being written, or left unfinished\n" }
         guard !profiles.isEmpty else { return text }
         var table = TextTable(

@@ -42,7 +42,7 @@ from .match import Acceptance, Lease, Match
 from .model import LayerShape, Model, StoredModel
 from .restoring import RestoredLayer, RestoreJob
 from .sequences import Session, StoredSequence, Turn, Video
-from .store import Problem, Settings, Store, Verification
+from .store import Problem, Scrub, Settings, Store, Verification, rebuild
 from .tokens import MediaSpan, Tokens
 from .weights import weights_fingerprint
 from .writer import Frame, Writer
@@ -90,6 +90,7 @@ __all__ = [
     "ReadOnly",
     "RestoreJob",
     "RestoredLayer",
+    "Scrub",
     "Session",
     "Settings",
     "StorageFailure",
@@ -106,5 +107,6 @@ __all__ = [
     "float32_to_bfloat16",
     "library_path",
     "library_version",
+    "rebuild",
     "weights_fingerprint",
 ]

@@ -239,7 +239,10 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "settings_set": (None, [c_void_p, POINTER(Settings)]),
     "evict": (None, [c_void_p, c_uint64, POINTER(c_uint64)]),
     "compact": (None, [c_void_p, POINTER(c_uint64)]),
-    "verify_json": (None, [c_void_p, _OWNED_TEXT]),
+    "verify_json": (None, [c_void_p, c_uint32, _OWNED_TEXT]),
+    "scrub_json": (None, [c_void_p, c_uint64, _OWNED_TEXT]),
+    "scrub_step_json": (None, [c_void_p, c_uint64, _OWNED_TEXT]),
+    "rebuild_json": (None, [c_char_p, _OWNED_TEXT]),
 }
 
 

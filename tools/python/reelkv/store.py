@@ -51,8 +51,23 @@ class Verification:
     """What a check of a whole store found."""
 
     is_sound: bool
+    """Whether nothing is wrong, or, after a repair, nothing is any more."""
     pages: int
     problems: tuple[Problem, ...]
+    changes: tuple[Problem, ...] = ()
+    """What a repair dropped, cut, marked or made anew."""
+
+
+@dataclass(frozen=True)
+class Scrub:
+    """What a scrub, or a step of one, read."""
+
+    pages: int
+    bytes: int
+    damaged: int
+    """Pages that failed a checksum."""
+    is_finished: bool
+    """Whether every page was read since the round began."""
 
 
 class Store:
@@ -373,12 +388,68 @@ class Store:
             library().call("compact", store, ctypes.byref(freed))
         return freed.value
 
-    def verify(self) -> Verification:
-        """Checks every record and every page. Damage is told, not raised."""
+    def verify(self, repair: bool = False, dry_run: bool = False, pages: Literal["decode", "quick", "skip"] = "decode") -> Verification:
+        """Checks every record and every page. Damage is told, not raised.
+
+        Args:
+            repair: mend what is wrong: damaged pages are quarantined, records that cannot be right are dropped, and counts are computed again.
+            dry_run: change nothing, and tell what a repair would do.
+            pages: "quick" compares the pages' checksums and decodes nothing, "skip" reads no page.
+
+        Raises:
+            InUse: another repair or a compaction runs.
+        """
+        depths = {"decode": 0, "quick": _QUICK, "skip": _SKIP_PAGES}
+        if pages not in depths:
+            raise InvalidArgument(f"pages is {pages!r}, it must be one of {', '.join(depths)}")
+        flags = depths[pages] | (_REPAIR if repair else 0) | (_DRY_RUN if dry_run else 0)
         with self._handle as store:
-            found = library().json("verify_json", store)
-        problems = tuple(Problem(problem["kind"], problem["subject"], problem["message"]) for problem in found["problems"])
-        return Verification(bool(found["sound"]), int(found["pages"]), problems)
+            found = library().json("verify_json", store, flags)
+        return _verification(found)
+
+
+    def scrub(self, max_bytes_per_second: int | None = 64 << 20) -> Scrub:
+        """Reads every page at a limited rate, from where the last scrub stood to the end of the round. Damaged ones count as not stored from then on.
+
+        Raises:
+            InUse: another process scrubs.
+        """
+        rate = 0 if max_bytes_per_second is None else unsigned(max_bytes_per_second, "max_bytes_per_second")
+        with self._handle as store:
+            return _scrub(library().json("scrub_json", store, rate))
+
+    def scrub_step(self, max_bytes: int = 16 << 20) -> Scrub:
+        """A piece of a scrub of at most so many bytes, or one page, to be called in the background."""
+        with self._handle as store:
+            return _scrub(library().json("scrub_step_json", store, unsigned(max_bytes, "max_bytes")))
+
+
+_SKIP_PAGES, _QUICK, _REPAIR, _DRY_RUN = 1, 2, 4, 8
+
+
+def rebuild(path: Path) -> Verification:
+    """Makes the index of a store that cannot be opened any more anew, from its volumes and the file `identity`.
+
+    Every page is found by its tokens again; names, frames, turns and engine state are lost. No process may have the store open.
+
+    Raises:
+        Damaged: the file `identity` cannot be read either.
+        InvalidArgument: the index can be read; use `Store.verify(repair=True)`.
+    """
+    return _verification(library().json("rebuild_json", _path(path)))
+
+
+def _verification(found: dict[str, Any]) -> Verification:
+    repair = found.get("repair") or {}
+    return Verification(bool(found["sound"]), int(found["pages"]), _problems(found["problems"]), _problems(repair.get("changes", [])))
+
+
+def _scrub(found: dict[str, Any]) -> Scrub:
+    return Scrub(int(found["pages"]), int(found["bytes"]), int(found["damaged"]), bool(found["finished"]))
+
+
+def _problems(found: list[dict[str, str]]) -> tuple[Problem, ...]:
+    return tuple(Problem(problem["kind"], problem["subject"], problem["message"]) for problem in found)
 
 
 def _path(path: Path) -> bytes:

@@ -231,6 +231,43 @@ class TenantRecord(NamedTuple):
 TENANTRECORD_STRUCT = struct.Struct("<32sI4xqQ8x")
 
 
+class IdentityHeader(NamedTuple):
+    """The beginning of the file `identity`: the copy of what no page image tells."""
+
+    magic: int
+    format_version: int
+    tenant_count: int
+    model_count: int
+    body_bytes: int
+    checksum: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "IdentityHeader":
+        return cls._make(IDENTITYHEADER_STRUCT.unpack_from(data, offset))
+
+
+IDENTITYHEADER_STRUCT = struct.Struct("<QH2xII4xQ24xQ")
+
+
+class ScrubRecord(NamedTuple):
+    """How far the scrub is, under the key `scrub` of the database `store`."""
+
+    volume_id: int
+    page_id: int
+    started_seconds: int
+    finished_seconds: int
+    checked_pages: int
+    checked_bytes: int
+    damaged_pages: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "ScrubRecord":
+        return cls._make(SCRUBRECORD_STRUCT.unpack_from(data, offset))
+
+
+SCRUBRECORD_STRUCT = struct.Struct("<QQqqQQQ8x")
+
+
 class NodeRecord(NamedTuple):
     """A page or tail piece in the index: followed by encoding_count EncodingRecords, then token_bytes canonical token bytes of the page's tokens 0..<end."""
 

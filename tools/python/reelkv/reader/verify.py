@@ -4,6 +4,7 @@ from collections import Counter
 
 from .codec import decode_layer
 from .errors import FormatError, NotStoredError
+from .identity import Identity
 from .index import KINDS_OF_HEADS, PINNED, QUARANTINED, Head, Leaf, Node, is_lost, parse_account, parse_usage
 from .records import AccountRecord
 from .store import Store, check_name
@@ -17,6 +18,7 @@ def verify(store: Store, decoding: bool = False) -> list[str]:
         with _noting(problems, f"record {int.from_bytes(key, 'big')}"):
             node = Node.parse(value)
             nodes[node.hash] = node
+    problems += _check_identity(store)
     problems += _check_numbers(store, nodes)
     heads = _heads(store, problems)
     problems += _check_names(store, nodes)
@@ -63,6 +65,20 @@ def _heads(store: Store, problems: list[str]) -> list[tuple[str, Head]]:
             with _noting(problems, name):
                 heads.append((name, Head.parse(name, value)))
     return heads
+
+
+def _check_identity(store: Store) -> list[str]:
+    """All tenants and models are in the copy as well; it may have more."""
+    problems: list[str] = []
+    with _noting(problems, "identity"):
+        identity = Identity.read(store.path)
+        if identity.store.store_id != store.record.store_id or identity.store.page_tokens != store.record.page_tokens:
+            raise FormatError("it is another store's")
+        for database, copies in (("tenant", identity.tenants), ("model", identity.models)):
+            for key, value in store.items(database):
+                if copies.get(key.decode()) != value:
+                    problems.append(f"identity: it lacks {database} {key.decode()!r}, or has another")
+    return problems
 
 
 def _check_numbers(store: Store, nodes: dict[bytes, Node]) -> list[str]:

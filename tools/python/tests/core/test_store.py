@@ -152,6 +152,49 @@ def test_damage_is_told_not_raised(store, tmp_path):
         assert not found.is_sound and found.problems and found.problems[0].message
 
 
+def test_a_repair_mends_what_a_check_finds(store, tmp_path):
+    written = cache(640)
+    write(store, "video/v", ids(640), written)
+    path = tmp_path / "store"
+    (path / "identity").unlink()
+    found = store.verify(pages="skip")
+    assert not found.is_sound and found.pages == 0 and [problem.kind for problem in found.problems] == ["identity"]
+    assert not store.verify(dry_run=True).is_sound and not (path / "identity").exists()
+    assert store.verify(repair=True).is_sound and (path / "identity").exists()
+    assert store.verify(pages="quick").is_sound
+    with pytest.raises(InvalidArgument):
+        store.verify(pages="some")
+    with pytest.raises(InvalidArgument):
+        reelkv.rebuild(path)
+
+
+def test_a_lost_index_is_made_anew(store, tmp_path):
+    written = cache(640)
+    write(store, "video/v", ids(640), written)
+    store.close()
+    path = tmp_path / "store"
+    for file in path.glob("index.*"):
+        file.unlink()
+    with pytest.raises(reelkv.Damaged, match="--repair"):
+        Store(path)
+    found = reelkv.rebuild(path)
+    assert found.is_sound and found.changes
+    with Store(path) as again:
+        assert again.longest_prefix(ids(640), MODEL).token_count == 640
+        assert again.verify().is_sound
+
+
+def test_a_scrub_reads_all_pages_in_steps_or_at_once(store):
+    write(store, "video/v", ids(640), cache(640))
+    whole = store.scrub(max_bytes_per_second=None)
+    assert whole.is_finished and whole.pages > 1 and whole.damaged == 0
+    pages = 0
+    while not (step := store.scrub_step(max_bytes=1)).is_finished:
+        assert step.pages == 1
+        pages += step.pages
+    assert pages + step.pages == whole.pages
+
+
 def test_errors_are_of_their_kind_and_say_what_to_do(store):
     write(store, "video/v", ids(40), cache(40))
     with pytest.raises(LookupError, match="nobody"):

@@ -109,6 +109,20 @@ def test_the_newest_index_file_is_the_one_that_is_read(store, tmp_path):
     assert newest_index(copy / "nothing") is None
 
 
+def test_the_copy_of_tenants_and_models_is_checked(store, tmp_path):
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    whole = (copy / "identity").read_bytes()
+    damages = [whole[:-1], whole[:70], b"", whole[:80] + bytes([whole[80] ^ 1]) + whole[81:]]
+    for damaged in damages:
+        (copy / "identity").write_bytes(damaged)
+        with Store(copy) as opened:
+            assert [problem.partition(":")[0] for problem in verify(opened)] == ["identity"]
+    (copy / "identity").unlink()
+    with Store(copy) as opened:
+        assert len(verify(opened)) == 1
+
+
 def test_verification_finds_what_is_damaged(store, tmp_path):
     """A byte of the first page, a token of the second node, a reference count of the third: each is told by its node."""
     copy = tmp_path / "store"
