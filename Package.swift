@@ -66,6 +66,12 @@ let package = Package(
             ],
             swiftSettings: swiftSettings),
 
+        .executableTarget(
+            name: "reelkv-crash",
+            dependencies: [
+                "ReelKV", "KVCodec", "LMDB", "Reports", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: swiftSettings),
         // Only declares libFuzzer, which tools/fuzz links.
         .target(name: "CFuzzer"),
         .target(

@@ -67,11 +67,11 @@ extension Database {
         return try Key.withBytes(of: key) { try find($0, handle) }
     }
 
-    /// Whether there is a value for `key`.
+    /// Whether there is a value for `key`, whatever its checksum.
     @inlinable
     public func contains(_ key: Key.Value, in transaction: borrowing some Transaction & ~Copyable) throws -> Bool {
         let handle = transaction.handle
-        return try Key.withBytes(of: key) { try find($0, handle) } != nil
+        return try Key.withBytes(of: key) { try findStored($0, handle) } != nil
     }
 
     /// The number of keys.
@@ -88,12 +88,18 @@ extension Database {
 
     @inlinable
     func find(_ key: UnsafeRawBufferPointer, _ handle: TransactionHandle) throws -> UnsafeRawBufferPointer? {
+        try findStored(key, handle).map { try opened($0, of: key) }
+    }
+
+    /// The value as it is stored, with its checksum if it has one.
+    @inlinable
+    func findStored(_ key: UnsafeRawBufferPointer, _ handle: TransactionHandle) throws -> UnsafeRawBufferPointer? {
         try checkKey(key)
         try checkEnvironment(handle)
         var key = MDB_val(key)
         var value = MDB_val()
         let result = mdb_get(handle.pointer, identifier, &key, &value)
-        if result == MDB_SUCCESS { return try opened(UnsafeRawBufferPointer(value), of: UnsafeRawBufferPointer(key)) }
+        if result == MDB_SUCCESS { return UnsafeRawBufferPointer(value) }
         if result == MDB_NOTFOUND { return nil }
         throw failure(result, "reading")
     }

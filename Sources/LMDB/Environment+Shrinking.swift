@@ -111,9 +111,12 @@ extension Environment {
         do {
             // Nobody who follows should find that there is no room for it.
             if configuration.usesLocks { try Self.reserveLockFile(folder.path(of: lockName), configuration) }
+            FaultPoint.reached("successor begun")
             try build(file, folder.path(of: unfinishedName))
+            FaultPoint.reached("successor built")
             after = try Self.synchronize(folder.path(of: unfinishedName))
             try folder.rename(unfinishedName, to: name)
+            FaultPoint.reached("successor named")
         } catch {
             try? folder.remove(unfinishedName)
             try? folder.remove(unfinishedName + FileGenerations.lockSuffix)
@@ -122,7 +125,9 @@ extension Environment {
         }
         // From here on the successor is the current file. Where its name may not be durable, the former file stays.
         try folder.synchronize()
+        FaultPoint.reached("successor durable")
         try folder.removeAll(but: file.generation + 1)
+        FaultPoint.reached("predecessors removed")
         return (before, after)
     }
 

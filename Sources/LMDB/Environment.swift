@@ -215,7 +215,9 @@ extension Environment {
             if failure.code == .mapFull { return .mapFull }
             throw failure
         }
+        FaultPoint.reached("commit")
         let code = mdb_txn_commit(transaction)
+        FaultPoint.reached("committed")
         if code == MDB_SUCCESS { return .committed(result) }
         let error = commitError(code, file)
         if error.code == .mapFull { return .mapFull }

@@ -205,11 +205,13 @@ extension Index {
 
 extension Index {
     func volume(_ id: UInt64, in transaction: borrowing some Transaction & ~Copyable) throws -> VolumeRecord? {
-        try volumes.withValue(id, in: transaction) { bytes in
-            guard let record = VolumeRecord(bytes: bytes) else {
-                throw StoreError(.damaged, "the record of volume \(id) is damaged; run `reelkv verify`")
+        try StoreError.translating {
+            try volumes.withValue(id, in: transaction) { bytes in
+                guard let record = VolumeRecord(bytes: bytes) else {
+                    throw StoreError(.damaged, "the record of volume \(id) is damaged; run `reelkv verify`")
+                }
+                return record
             }
-            return record
         }
     }
 

@@ -99,14 +99,19 @@ struct RepairWriter {
         if let former {
             try? former.tenants.forEachRaw(in: .all, in: transaction, onDamage: { _ in }) { key, value in
                 let name = String(decoding: key, as: UTF8.self)
-                if let record = TenantRecord(at: 0, of: value), check.tenants[record.tenantId]?.name == name {
+                if let record = TenantRecord(at: 0, of: value), check.tenants[record.tenantId]?.name == name,
+                    // under an id that nobody has, it is not the one that nodes and heads are of
+                    tenantRecords[name] == nil || tenants.contains(record.tenantId)
+                {
                     tenantRecords[name] = record
                 }
                 return .continue
             }
             try? former.models.forEachRaw(in: .all, in: transaction, onDamage: { _ in }) { key, value in
                 let name = String(decoding: key, as: UTF8.self)
-                if let model = try? StoredModel(name: name, bytes: value), check.models[model.id]?.spec.name == name {
+                if let model = try? StoredModel(name: name, bytes: value), check.models[model.id]?.spec.name == name,
+                    modelRecords[name] == nil || models.contains(model.id)
+                {
                     modelRecords[name] = Array(value)
                 }
                 return .continue

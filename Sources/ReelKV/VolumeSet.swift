@@ -156,6 +156,7 @@ final class VolumeSet: Sendable {
                     pages = try volume.append(Array(batch))
                 }
                 if let pages {
+                    FaultPoint.reached("images appended")
                     if replacesOthers, durability == .relaxed { try volume.sync() }
                     state.withLock { $0.unpublished[volume.id, default: 0] += pages.count }
                     locations += pages.map { Location(volume: volume.id, page: $0) }
@@ -274,6 +275,7 @@ final class VolumeSet: Sendable {
     /// Seals the active volume. Its lock stays until what was appended to it is published.
     private func retireActive(_ volume: Volume) throws {
         if durability == .relaxed { try volume.sync() }
+        FaultPoint.reached("sealing")
         try seal(volume.id)
         state.withLock { state in
             state.active = nil
@@ -354,7 +356,9 @@ final class VolumeSet: Sendable {
     }
 
     private func removeFiles(_ path: String) throws {
+        FaultPoint.reached("volume forgotten")
         try Platform.remove(path)
+        FaultPoint.reached("volume removed")
         try Platform.remove(path + "-lock")
     }
 }

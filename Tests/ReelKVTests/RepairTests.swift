@@ -78,12 +78,13 @@ enum RepairStore {
 
     static let all = sequences.map(\.tokens.count)
 
-    /// Changes a table behind the store's back.
+    /// Changes a table behind the store's back: with checksums that are right, unless they are not `sealed`.
     static func change(
-        _ path: String, _ table: String, file: String = "index.mdb", _ body: (inout [(key: [UInt8], value: [UInt8])]) -> Void
+        _ path: String, _ table: String, file: String = "index.mdb", sealed: Bool = true,
+        _ body: (inout [(key: [UInt8], value: [UInt8])]) -> Void
     ) throws {
         let environment = try Environment.open(at: path + "/" + file)
-        let database = try environment.database(named: table, keys: RawBytes.self, values: RawBytes.self)
+        let database = try environment.database(named: table, keys: RawBytes.self, values: RawBytes.self, sealed: sealed)
         try environment.write { transaction in
             var entries: [(key: [UInt8], value: [UInt8])] = []
             try database.forEach(in: .all, in: transaction) { key, value in

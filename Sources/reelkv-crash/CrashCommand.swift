@@ -1,0 +1,10 @@
+import ArgumentParser
+
+@main
+struct CrashCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "reelkv-crash",
+        abstract: "Kills processes that write, evict, compact and demote, and looks at what they leave.",
+        discussion: "Run it through tools/crash, which builds it with the points at which processes can be killed.",
+        subcommands: [KillCommand.self, WorkCommand.self])
+}
