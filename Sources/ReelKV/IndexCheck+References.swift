@@ -210,8 +210,8 @@ extension IndexCheck {
             let writers = check.heads.compactMap { head in
                 if case .building(let key) = head.reference { key.writer } else { nil }
             }
-            guard record.nextVolumeId > check.volumes.keys.max() ?? 0, record.nextModelId > check.models.keys.max() ?? 0,
-                record.nextTenantId > check.tenants.keys.max() ?? 0, record.nextWriterId > writers.max() ?? 0
+            guard record.nextVolumeId > check.volumes.keys.max() ?? 0, record.nextModelId > check.ownModels.max() ?? 0,
+                record.nextTenantId > check.ownTenants.max() ?? 0, record.nextWriterId > writers.max() ?? 0
             else { throw StoreError(.damaged, "the next id it would give is taken") }
         }
         attempt(.store, "settings") { _ in _ = try index.evictionPolicy(in: transaction) }

@@ -39,6 +39,9 @@ struct IndexCheck {
     private var waiting: [Digest: [(NodeCatalog.Position, WritableKeyPath<NodeCatalog.Entry, NodeCatalog.Position>)]] = [:]
     /// Whether some table could not be read to its end, so that there may be records that nothing speaks of.
     private(set) var isCutShort = false
+    /// The ids that the index's own records have.
+    private(set) var ownTenants: Set<UInt32> = []
+    private(set) var ownModels: Set<UInt32> = []
     /// Ids that several records claim.
     private var contestedModels: Set<UInt32> = []
     private var contestedTenants: Set<UInt32> = []
@@ -52,6 +55,7 @@ struct IndexCheck {
         readNodes(in: transaction)
         resolveParents(in: transaction)
         readHeads(in: transaction)
+        checkOwners()
         report.nodes = nodes.count
         report.volumes = volumes.count
         report.heads = heads.count
@@ -162,6 +166,8 @@ extension IndexCheck {
                 return .continue
             }
         }
+        ownTenants = Set(tenants.keys)
+        ownModels = Set(models.keys)
         compare(with: identity)
         walk(.volume, "volume") { check in
             try index.volumes.forEachRaw(in: .all, in: transaction, onDamage: { check.noteDamage(.volume, $0) }) { key, value in
@@ -181,10 +187,11 @@ extension IndexCheck {
                 "the copy of tenants and models cannot be read: without it a lost index is lost for good")
             return
         }
-        let isSame =
-            Set(identity.tenants.map(\.stored)) == Set(tenants.values)
-            && Set(identity.models.compactMap { try? $0.stored() }) == Set(models.values)
-        if !isSame { problem(.identity, Identity.fileName, "the copy of tenants and models is not what the index has") }
+        // It is written before the index: a process that was killed in between leaves it with more.
+        let hasAll =
+            Set(identity.tenants.map(\.stored)).isSuperset(of: tenants.values)
+            && Set(identity.models.compactMap { try? $0.stored() }).isSuperset(of: models.values)
+        if !hasAll { problem(.identity, Identity.fileName, "the copy of tenants and models is not what the index has") }
         for tenant in identity.tenants.map(\.stored) where tenants[tenant.id] == nil || contestedTenants.contains(tenant.id) {
             tenants[tenant.id] = tenant
         }
@@ -192,6 +199,17 @@ extension IndexCheck {
         where models[model.id] == nil || contestedModels.contains(model.id) {
             models[model.id] = model
         }
+    }
+
+    /// What nodes and heads belong to must be in the index itself.
+    private mutating func checkOwners() {
+        let isCopied = { [tenants, models, ownTenants, ownModels] (tenant: UInt32, model: UInt32) in
+            (tenants[tenant] != nil && !ownTenants.contains(tenant)) || (models[model] != nil && !ownModels.contains(model))
+        }
+        let isLost =
+            nodes.entries.contains { isCopied($0.tenant, $0.model) }
+            || heads.contains { isCopied($0.record.tenantId, $0.record.modelId) }
+        if isLost { problem(.identity, Identity.fileName, "there are tenants or models that only the copy has") }
     }
 
     private mutating func readNodes(in transaction: borrowing ReadTransaction) {

@@ -26,6 +26,9 @@ struct KillCommand: ParsableCommand {
     @Option(help: "Where stores are made.") var folder = "/tmp"
     @Flag(help: "Write the outcome as JSON.") var json = false
 
+    /// After so many it ends.
+    private static let faultsMax = 5
+
     mutating func validate() throws {
         guard kills > 0, killsPerStore > 0, storeMib >= 0 else { throw ValidationError("counts are positive") }
     }
@@ -34,8 +37,9 @@ struct KillCommand: ParsableCommand {
         let seed = seed ?? UInt64.random(in: 0..<1_000_000_000)
         var outcome = CrashOutcome(seed: seed)
         FileHandleOutput.error("crash: seed \(seed)\n")
-        while outcome.kills < kills {
-            let number = outcome.kills / killsPerStore
+        var number = 0
+        while outcome.kills < kills, outcome.faults.count < Self.faultsMax {
+            let faults = outcome.faults.count
             var run = try CrashRun(folder: folder, seed: seed &+ UInt64(number) &* 1_000_003, mib: storeMib)
             for _ in 0..<min(killsPerStore, kills - outcome.kills) {
                 outcome.kills += 1
@@ -46,8 +50,8 @@ struct KillCommand: ParsableCommand {
                     break
                 }
             }
-            if outcome.faults.isEmpty { run.remove() }
-            if outcome.faults.count >= 5 { break }
+            if outcome.faults.count == faults { run.remove() }
+            number += 1
         }
         if json {
             print(try JSONOutput.text(outcome, pretty: false), terminator: "")

@@ -124,6 +124,19 @@ struct RepairTests {
         return (store, report)
     }
 
+    @Test("A store is sound where a process was killed between writing a model's copy and the model itself")
+    func identityAhead() throws {
+        let path = try RepairStore.copy(to: folder)
+        let former = try readFile(path + "/index.mdb")
+        try { try Store(opening: path).addModel(.small("later", fingerprint: 9)) }()
+        try writeFile(path + "/index.mdb", with: former)
+        unlink(path + "/index.mdb-lock")
+        let store = try Store(opening: path)
+        try expectSound(store)
+        try store.addModel(.small("another", fingerprint: 8))
+        try expectSound(store)
+    }
+
     @Test("A sound store is left as it is")
     func sound() throws {
         let path = try RepairStore.copy(to: folder)

@@ -69,6 +69,12 @@ class LayerCache:
     """The tokens from here on are all there; a layer with a sliding window may lack some before, and then has zeros there."""
 
 
+def sealed(database: str, key: bytes, value: bytes) -> bytes:
+    """A value of the index with the checksum that stands behind it (FORMAT.md, "Index")."""
+    seed = xxhash.xxh3_64_intdigest(key, seed=xxhash.xxh3_64_intdigest(database.encode()))
+    return value + SEAL.pack(xxhash.xxh3_64_intdigest(value, seed=seed))
+
+
 class Store:
     """Reads; never writes. Use it in a `with` statement.
 
@@ -158,8 +164,7 @@ class Store:
         if not self._is_sealed:
             return value
         contents = value[: -SEAL.size]
-        seed = xxhash.xxh3_64_intdigest(key, seed=xxhash.xxh3_64_intdigest(database.encode()))
-        if len(value) < SEAL.size or SEAL.unpack(value[-SEAL.size :])[0] != xxhash.xxh3_64_intdigest(contents, seed=seed):
+        if len(value) < SEAL.size or sealed(database, key, contents) != value:
             raise FormatError(f"a record in database {database} does not match its checksum")
         return contents
 

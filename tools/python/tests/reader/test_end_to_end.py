@@ -9,7 +9,7 @@ import pytest
 
 from reelkv.reader import NotStoredError, Store, verify
 from reelkv.reader.records import NODERECORD_STRUCT
-from reelkv.reader.store import newest_index
+from reelkv.reader.store import newest_index, sealed
 from reelkv.reader.values import BFLOAT16, FLOAT16, FLOAT32
 
 from ..command import FIXTURES
@@ -146,7 +146,7 @@ def test_verification_finds_what_is_damaged(store, tmp_path):
         nodes = index.open_db(b"node", create=False)
         with index.begin(write=True, db=nodes) as transaction:
             for hash, value in damaged.items():
-                transaction.put(numbers[hash], value)
+                transaction.put(numbers[hash], sealed("node", numbers[hash], value))
     with Store(copy) as opened:
         problems = verify(opened)
     names = {node.hash.hex(): name for node, name in ((first.node, "first"), (second.node, "second"), (third.node, "third"))}

@@ -8,6 +8,7 @@ import pytest
 
 from reelkv.reader import Store, verify
 from reelkv.reader.index import PINNED, Leaf, parse_account, parse_usage
+from reelkv.reader.store import sealed
 from reelkv.reader.records import ACCOUNTRECORD_STRUCT, NODERECORD_STRUCT, USAGERECORD_STRUCT, NodeRecord
 
 from ..command import FIXTURES
@@ -42,7 +43,7 @@ def change(path, database, key, value):
     with lmdb.open(str(path / "index.mdb"), subdir=False, max_dbs=32, map_size=1 << 28) as index:
         opened = index.open_db(database.encode(), create=False)
         with index.begin(write=True, db=opened) as transaction:
-            transaction.delete(key) if value is None else transaction.put(key, value)
+            transaction.delete(key) if value is None else transaction.put(key, sealed(database, key, value))
 
 
 def test_the_records_of_a_store_agree(store):
