@@ -95,8 +95,8 @@ extension Environment {
         throw LMDBError(.busy, lockPath)
     }
 
-    /// What opening fails with for a lock file that is not fit to be used.
-    private static let lockFileCodes: Set<LMDBError.Code> = [.invalid, .versionMismatch, .badReaderSlot]
+    /// What opening fails with for a lock file that is not fit to be used; the last one is for one that is still empty, where LMDB maps nothing.
+    private static let lockFileCodes: Set<LMDBError.Code> = [.invalid, .versionMismatch, .badReaderSlot, .invalidArgument]
 
     /// After so many attempts, and twice as long a pause each time, a quarter of a second in all, somebody must have such a lock
     /// file open and keep it.

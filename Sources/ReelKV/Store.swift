@@ -222,7 +222,8 @@ extension StoreError {
             self.init(.readOnly, "\(error): readers too must be allowed to write the lock files beside the store's files")
         case .invalid, .notFound: self.init(.notAStore, "\(error)")
         case .versionMismatch: self.init(.newerFormat, "\(error)")
-        case .corrupted, .pageNotFound: self.init(.damaged, "\(error)")
+        case .corrupted, .pageNotFound, .incompatible:
+            self.init(.damaged, "\(error): `reelkv verify --repair` mends what can be")
         case .usedAfterFork: self.init(.forked, "\(error)")
         default: self.init(.inputOutput, "\(error)")
         }

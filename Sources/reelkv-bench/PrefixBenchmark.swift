@@ -20,12 +20,16 @@ struct PrefixBenchmark: ParsableCommand {
         var queryTokens: Int
         var medianSeconds: Double
         var p99Seconds: Double
+        var openingSeconds: Double
+        var indexBytes: Int
 
         enum CodingKeys: String, CodingKey {
             case pages
             case queryTokens = "query_tokens"
             case medianSeconds = "median_seconds"
             case p99Seconds = "p99_seconds"
+            case openingSeconds = "opening_seconds"
+            case indexBytes = "index_bytes"
         }
     }
 
@@ -35,14 +39,13 @@ struct PrefixBenchmark: ParsableCommand {
     func run() throws {
         let folder = try TemporaryFolder()
         defer { folder.remove() }
-        let store = try Store.create(at: folder.path + "/store")
-        try store.addModel(
-            ModelSpec(
-                name: "index", fingerprint: .blake2b([1]), elementType: .float16,
-                layers: [LayerGeometry(keyValueHeads: 1, keyDim: 64, valueDim: 64)]))
         let sequences = max(1, pages / Self.pagesPerSequence)
-        let fill = try ContinuousClock().measure { try enter(sequences, into: store) }
-        if !json { print("entered \(sequences * Self.pagesPerSequence) pages of \(sequences) sequences in \(fill.formatted)") }
+        try fill(folder.path + "/store", sequences)
+        // Opening checks all of the index.
+        var opened: Store?
+        let opening = try ContinuousClock().measure { opened = try Store(opening: folder.path + "/store") }
+        guard let store = opened else { return }
+        let indexBytes = try store.statistics().indexBytes
 
         var random = SplitMix64(seed: 42)
         var times: [Duration] = []
@@ -61,10 +64,12 @@ struct PrefixBenchmark: ParsableCommand {
         if json {
             let row = Row(
                 pages: sequences * Self.pagesPerSequence, queryTokens: queryTokens,
-                medianSeconds: times[times.count / 2].seconds, p99Seconds: times[times.count * 99 / 100].seconds)
+                medianSeconds: times[times.count / 2].seconds, p99Seconds: times[times.count * 99 / 100].seconds,
+                openingSeconds: opening.seconds, indexBytes: indexBytes)
             print(try JSONOutput.text(row, pretty: true))
             return
         }
+        print("opening, which checks the index of \(indexBytes >> 20) MiB: \(opening.formatted)")
         print("longest prefix of \(queryTokens) tokens, all matched, \(lookups) look-ups:")
         print("  median \(times[times.count / 2].formatted), p99 \(times[times.count * 99 / 100].formatted)")
     }
@@ -74,6 +79,16 @@ struct PrefixBenchmark: ParsableCommand {
         var random = SplitMix64(seed: UInt64(sequence) &* 0x9E37_79B9)
         let prompt = (0..<20).map { Int32(1_000 + $0) }
         return try TokenSequence(ids: prompt + (20..<max(20, count)).map { _ in Int32(random.next() % 150_000) })
+    }
+
+    private func fill(_ path: String, _ sequences: Int) throws {
+        let store = try Store.create(at: path)
+        try store.addModel(
+            ModelSpec(
+                name: "index", fingerprint: .blake2b([1]), elementType: .float16,
+                layers: [LayerGeometry(keyValueHeads: 1, keyDim: 64, valueDim: 64)]))
+        let time = try ContinuousClock().measure { try enter(sequences, into: store) }
+        if !json { print("entered \(sequences * Self.pagesPerSequence) pages of \(sequences) sequences in \(time.formatted)") }
     }
 
     private func enter(_ sequences: Int, into store: Store) throws {

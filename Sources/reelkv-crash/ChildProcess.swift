@@ -13,7 +13,8 @@ struct ChildProcess {
     var signal: CInt { status & 0x7F }
     var ending: String { signal != 0 ? "signal \(signal)" : "status \(status >> 8 & 0xFF)" }
 
-    init(_ arguments: [String]) throws {
+    /// - Parameter environment: beside this process's own.
+    init(_ arguments: [String], environment: [String: String] = [:]) throws {
         var ends: [CInt] = [0, 0]
         guard pipe(&ends) == 0 else { throw CrashRun.Fault(description: "no pipe: \(String(cString: strerror(errno)))") }
         var actions = posix_spawn_file_actions_t()
@@ -24,8 +25,16 @@ struct ChildProcess {
         posix_spawn_file_actions_addclose(&actions, ends[1])
         var words: [UnsafeMutablePointer<CChar>?] = ([CommandLine.arguments[0]] + arguments).map { strdup($0) } + [nil]
         defer { for word in words { free(word) } }
+        var settings: [UnsafeMutablePointer<CChar>?] = []
+        var place = environ
+        while let setting = place.pointee {
+            settings.append(strdup(setting))
+            place += 1
+        }
+        settings += environment.map { strdup("\($0.key)=\($0.value)") } + [nil]
+        defer { for setting in settings { free(setting) } }
         var process = pid_t()
-        let failure = posix_spawnp(&process, CommandLine.arguments[0], &actions, nil, &words, environ)
+        let failure = posix_spawnp(&process, CommandLine.arguments[0], &actions, nil, &words, &settings)
         close(ends[1])
         defer { close(ends[0]) }
         guard failure == 0 else { throw CrashRun.Fault(description: "no process: \(String(cString: strerror(failure)))") }

@@ -82,7 +82,7 @@ struct CrashRun {
         try look(into: &outcome, seed: seed)
     }
 
-    private mutating func take(_ line: Substring, into outcome: inout CrashOutcome) throws {
+    mutating func take(_ line: Substring, into outcome: inout CrashOutcome) throws {
         switch CrashJournal.parse(line) {
         case .begins(let step): pending = step
         case .done:
@@ -98,7 +98,7 @@ struct CrashRun {
 
     // MARK: - What it left
 
-    private mutating func look(into outcome: inout CrashOutcome, seed: UInt64) throws {
+    mutating func look(into outcome: inout CrashOutcome, seed: UInt64) throws {
         let clock = ContinuousClock()
         var opened: Store?
         let time = try clock.measure { opened = try Store(opening: path) }

@@ -23,10 +23,14 @@ struct WorkCommand: ParsableCommand {
     /// Whether it evicts and demotes.
     @Flag var evicts = false
     @Flag var relaxed = false
+    /// Steps after which it ends by itself.
+    @Option var steps: Int?
+    /// Whether a step may fail because the system does.
+    @Flag var mayFail = false
 
     func run() throws {
-        let store = try Store(opening: store, durability: relaxed ? .relaxed : .durable)
-        var work = try CrashWork(store: store, random: SplitMix64(seed: seed), evicts: evicts)
+        let store = try opened()
+        var work = try CrashWork(store: store, random: SplitMix64(seed: seed), evicts: evicts, mayFail: mayFail)
         #if REELKV_FAULTS
             if let passes {
                 FaultPoint.report = { CrashWork.say(CrashJournal.dies(at: $0)) }
@@ -36,7 +40,19 @@ struct WorkCommand: ParsableCommand {
             guard passes == nil else { throw ValidationError("built without fault points: run tools/crash") }
         #endif
         if let delay { CrashWork.endProcess(after: delay) }
-        while true { try work.step() }
+        if let steps {
+            for _ in 0..<steps { try work.step() }
+        } else {
+            while true { try work.step() }
+        }
+    }
+
+    /// Where opening meets the failure, the second try must succeed.
+    private func opened() throws -> Store {
+        let open = { try Store(opening: store, durability: relaxed ? .relaxed : .durable) }
+        do { return try open() } catch let error as StoreError where mayFail && CrashWork.isOfTheSystem(error) {
+            return try open()
+        }
     }
 }
 
@@ -44,16 +60,21 @@ struct CrashWork {
     let store: Store
     var random: SplitMix64
     let evicts: Bool
+    let mayFail: Bool
 
     static let tenants = [Store.defaultTenant, "other"]
     private static let tokensMax = 700
     private static let profiles = ["exact", "exact", "exact", "int4", "vidkv-1.5-1.58"]
 
-    init(store: Store, random: SplitMix64, evicts: Bool) throws {
+    init(store: Store, random: SplitMix64, evicts: Bool, mayFail: Bool) throws {
         self.store = store
         self.random = random
         self.evicts = evicts
+        self.mayFail = mayFail
     }
+
+    /// Whether the system is to blame.
+    static func isOfTheSystem(_ error: StoreError) -> Bool { [.noSpace, .inputOutput, .readOnly].contains(error.code) }
 
     /// One line; whole in the pipe or not at all.
     static func say(_ line: String) {
@@ -84,6 +105,10 @@ struct CrashWork {
     private mutating func pick<Element>(from choices: [Element]) -> Element { choices[pick(choices.count)] }
 
     mutating func step() throws {
+        do { try takeStep() } catch let error as StoreError where mayFail && Self.isOfTheSystem(error) {}
+    }
+
+    private mutating func takeStep() throws {
         switch pick(20) {
         case 0...9: try writeSequence()
         case 10: try fork()
@@ -105,9 +130,16 @@ struct CrashWork {
 
     /// Says what is about to be, does it, and says that it is.
     private func change(_ name: SequenceName, isPinned: Bool, to ids: [Int32]?, _ body: () throws -> Void) throws {
+        let former = mayFail ? try self.ids(of: name) : nil
         Self.say(CrashJournal.Step(name: name, isPinned: isPinned, ids: ids).line)
         do {
             try body()
+            Self.say(CrashJournal.done)
+        } catch let error as StoreError where mayFail && Self.isOfTheSystem(error) {
+            // It has happened or not; which of the two is said.
+            let found = try self.ids(of: name)
+            guard found == ids || found == former else { fatalError("\(name) is half done after: \(error)") }
+            Self.say(CrashJournal.Step(name: name, isPinned: try self.isPinned(name), ids: found).line)
             Self.say(CrashJournal.done)
         } catch let error as StoreError
             where evicts && [.conflict, .pageUnavailable, .quotaExceeded, .notFound].contains(error.code)
