@@ -3,7 +3,7 @@ import FuzzTargets
 import Testing
 
 /// Every input that a fuzzer ever found worth keeping: what something had to be fixed for, and what led it through the code.
-@Suite("Fuzz corpora", .timeLimit(.minutes(5)))
+@Suite("Fuzz corpora", .timeLimit(.minutes(20)))
 struct CorpusTests {
     private static let corpora = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "Corpora")
 

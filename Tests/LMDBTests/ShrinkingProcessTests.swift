@@ -193,7 +193,7 @@ struct ShrinkingProcessTests {
         #expect(try environment.read { try database.get(1, in: $0) } == [200])
     }
 
-    @Test("Whenever a process is killed while it shrinks, the writes of another are all there", .timeLimit(.minutes(5)))
+    @Test("Whenever a process is killed while it shrinks, the writes of another are all there", .timeLimit(.minutes(20)))
     func kills() async throws {
         let environment = try Environment.shrinkable(in: directory.path)
         let database = try environment.numberedBytes()

@@ -23,7 +23,7 @@ struct CompactionKillTests {
 
     private static func name(_ number: Int) -> SequenceName { .session("k\(number)") }
 
-    @Test("Whenever a compaction is killed, every sequence is there, bit for bit", .timeLimit(.minutes(10)))
+    @Test("Whenever a compaction is killed, every sequence is there, bit for bit", .timeLimit(.minutes(30)))
     func kills() async throws {
         let folder = TemporaryFolder()
         let path = folder.path + "/store"

@@ -36,7 +36,7 @@ struct CrashTests {
 
     @Test(
         "Whenever a process is killed, what it acknowledged is there, bit for bit, and nothing half done",
-        .timeLimit(.minutes(10)))
+        .timeLimit(.minutes(30)))
     func kills() async throws {
         let folder = TemporaryFolder()
         _ = try makeStore(in: folder, Self.model, pageTokens: 32, volumeBytesMax: 1 << 20)

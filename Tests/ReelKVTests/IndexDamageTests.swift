@@ -10,7 +10,7 @@ import Testing
 #endif
 
 /// Records of the index that say something else than was stored: an error or a miss, never a crash, a hang or other tensors.
-@Suite("A damaged index", .timeLimit(.minutes(5)))
+@Suite("A damaged index", .timeLimit(.minutes(20)))
 struct IndexDamageTests {
     private typealias Records = Database<RawBytes, RawBytes>
 

@@ -135,7 +135,7 @@ struct MovedPageTests {
         try expectNothingLost(store)
     }
 
-    @Test("Processes restore and verify while another moves every page again and again", .timeLimit(.minutes(5)))
+    @Test("Processes restore and verify while another moves every page again and again", .timeLimit(.minutes(20)))
     func processes() async throws {
         let caches = (0..<3).map { SyntheticCache(Self.model, .text(300, seed: UInt64(10 + $0))) }
         let store = try makeStore()

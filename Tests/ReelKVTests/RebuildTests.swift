@@ -9,7 +9,7 @@ import Testing
     import Darwin
 #endif
 
-@Suite("A lost index", .timeLimit(.minutes(5)))
+@Suite("A lost index", .timeLimit(.minutes(20)))
 struct RebuildTests {
     private let folder = TemporaryFolder()
 

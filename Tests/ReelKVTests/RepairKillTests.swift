@@ -11,7 +11,7 @@ import Testing
 #endif
 
 /// Repairs and rebuilds killed at random moments, and stores damaged at random.
-@Suite("Killed and random repairs", .timeLimit(.minutes(5)))
+@Suite("Killed and random repairs", .timeLimit(.minutes(20)))
 struct RepairKillTests {
     private typealias Entries = [(key: [UInt8], value: [UInt8])]
     private static let killCount = 12

@@ -98,7 +98,7 @@ enum RepairStore {
     }
 }
 
-@Suite("Repairs", .timeLimit(.minutes(5)))
+@Suite("Repairs", .timeLimit(.minutes(20)))
 struct RepairTests {
     private typealias Entries = [(key: [UInt8], value: [UInt8])]
     private let folder = TemporaryFolder()

@@ -47,7 +47,7 @@ private struct PlainCache {
     }
 }
 
-@Suite("Replays of a trace", .timeLimit(.minutes(5)))
+@Suite("Replays of a trace", .timeLimit(.minutes(20)))
 struct ReplayTests {
     private static let trace: Trace = {
         let path = #filePath.split(separator: "/").dropLast(2).joined(separator: "/")

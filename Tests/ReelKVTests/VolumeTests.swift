@@ -47,7 +47,7 @@ struct VolumeTests {
         try expectSound(store)
     }
 
-    @Test("Processes that write, delete and take volumes over from each other lose nothing", .timeLimit(.minutes(5)))
+    @Test("Processes that write, delete and take volumes over from each other lose nothing", .timeLimit(.minutes(20)))
     func handingOver() async throws {
         let model = ModelSpec.small(layers: 4, heads: 4, dim: 64)
         _ = try makeStore(in: folder, model, volumeBytesMax: 1 << 20)
