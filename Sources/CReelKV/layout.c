@@ -23,6 +23,9 @@ MEMBER(reelkv_layer_geometry, rotary_inverse_frequencies, 32);
 MEMBER(reelkv_layer_geometry, rotary_pair_count, 40);
 MEMBER(reelkv_layer_geometry, rotary_sections, 48);
 
+SIZE(reelkv_tenant_key, 40);
+MEMBER(reelkv_tenant_key, key, 8);
+
 SIZE(reelkv_model, 72);
 MEMBER(reelkv_model, name, 8);
 MEMBER(reelkv_model, fingerprint, 16);

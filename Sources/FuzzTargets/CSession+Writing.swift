@@ -156,7 +156,7 @@ extension CSession {
             let status = reelkv_scrub_step_json(store, UInt64(truncatingIfNeeded: input.size(upTo: 60_000)), &json)
             try takeText(json, status, "scrub_step_json")
         case 5:
-            let status = reelkv_rebuild_json(folder + "/store", &json)
+            let status = reelkv_rebuild_json(folder + "/store", nil, 0, &json)
             try takeText(json, status, "rebuild_json")
         case 6:
             var settings = reelkv_settings()

@@ -4,7 +4,7 @@ public final class DecodeScratch {
     enum Slot: Int, CaseIterable {
         case codesA, codesB, scaleCodes, means, meanPlane, scalesA, scalesB, offsetsA, offsetsB, exactPlanes, maxima
         case anchors, scaleTable, units, prediction, mask, channels, targets, lanes, rows, values, places, columns
-        case shared, sharedOffsets
+        case shared, sharedOffsets, opened
     }
 
     private var buffers: [UnsafeMutableRawBufferPointer]
@@ -28,6 +28,9 @@ public final class DecodeScratch {
         }
         return UnsafeMutableRawBufferPointer(rebasing: buffers[slot.rawValue][..<byteCount])
     }
+
+    /// Memory for a section that does not lie in its image as it is: at least `byteCount` bytes, which last until the next request.
+    package func section(byteCount: Int) -> UnsafeMutableRawBufferPointer { bytes(.opened, byteCount) }
 
     /// The memory that it holds.
     package var byteCount: Int { buffers.reduce(rotary.byteCount) { $0 + $1.count } }

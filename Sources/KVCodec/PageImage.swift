@@ -35,7 +35,14 @@ public struct PageImage: @unchecked Sendable {
     /// Parses an image: all of `bytes`.
     /// - Throws: `CodecError` with `.notAPage`, `.newerFormat` or `.damaged`.
     public init(parsing bytes: UnsafeRawBufferPointer) throws(CodecError) {
-        try self.init(parsing: bytes, header: PageHeader(checking: bytes))
+        try self.init(parsing: bytes, header: PageHeader(checking: bytes, imageByteCount: bytes.count))
+    }
+
+    /// Parses header and prologue of an image of which nothing else need be in memory. Sections are then given to
+    /// `decode(layer:tokens:key:value:scratch:section:)`; nothing else that reads them may be called.
+    /// - Throws: `CodecError` with `.notAPage`, `.newerFormat` or `.damaged`.
+    package init(parsingPrologue bytes: UnsafeRawBufferPointer, imageByteCount: Int) throws(CodecError) {
+        try self.init(parsing: bytes, header: PageHeader(checking: bytes, imageByteCount: imageByteCount))
     }
 
     /// Parses an image: all of `bytes`.
@@ -43,7 +50,7 @@ public struct PageImage: @unchecked Sendable {
     ///   checksum of the whole image, is taken from it in place of parsing it again.
     /// - Throws: `CodecError` with `.notAPage`, `.newerFormat` or `.damaged`.
     public init(parsing bytes: UnsafeRawBufferPointer, known: PageImage) throws(CodecError) {
-        let header = try PageHeader(checking: bytes)
+        let header = try PageHeader(checking: bytes, imageByteCount: bytes.count)
         if known.header == header {
             self = known
             self.bytes = bytes
@@ -73,7 +80,7 @@ public struct PageImage: @unchecked Sendable {
     public var profile: Profile? { Profile.numbered(profileID) }
 
     /// Length of the image.
-    public var byteCount: Int { bytes.count }
+    public var byteCount: Int { Int(header.imageBytes) }
 
     /// NMSE of keys and values, mean over the layers that the page holds.
     public var meanError: LayerError { layers.map { $0?.error }.mean }
@@ -89,8 +96,12 @@ public struct PageImage: @unchecked Sendable {
     /// Checks the checksum of one layer's section.
     /// - Throws: `.damaged` when it does not match, `.absent` when the page lacks the layer.
     public func verify(layer index: Int) throws(CodecError) {
+        try verify(layer: index, section: sectionBytes(try presentLayer(index)))
+    }
+
+    private func verify(layer index: Int, section bytes: UnsafeRawBufferPointer) throws(CodecError) {
         let layer = try presentLayer(index)
-        guard Checksum.of(sectionBytes(layer)) == layer.checksum else {
+        guard bytes.count == layer.byteRange.count, Checksum.of(bytes) == layer.checksum else {
             throw .damaged("layer \(index) does not match its checksum")
         }
     }
@@ -119,11 +130,14 @@ public struct PageImage: @unchecked Sendable {
 
     /// The bytes that decoding some layers reads: their sections, and what lies between them.
     package func bytes(ofLayers wanted: Range<Int>) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(rebasing: bytes[byteRange(ofLayers: wanted)])
+    }
+
+    /// Where those bytes lie in the image.
+    package func byteRange(ofLayers wanted: Range<Int>) -> Range<Int> {
         let sections = layers[wanted.clamped(to: layers.indices)].compactMap { $0?.byteRange }
-        guard let start = sections.map(\.lowerBound).min(), let end = sections.map(\.upperBound).max() else {
-            return UnsafeRawBufferPointer(start: nil, count: 0)
-        }
-        return UnsafeRawBufferPointer(rebasing: bytes[start..<end])
+        guard let start = sections.map(\.lowerBound).min(), let end = sections.map(\.upperBound).max() else { return 0..<0 }
+        return start..<end
     }
 
     // MARK: - Decoding
@@ -140,13 +154,23 @@ public struct PageImage: @unchecked Sendable {
         layer index: Int, tokens: Range<Int>, key: MutableTensorView?, value: MutableTensorView?, scratch: DecodeScratch,
         verifying: Bool = true
     ) throws(CodecError) {
+        let bytes = sectionBytes(try presentLayer(index))
+        try decode(layer: index, tokens: tokens, key: key, value: value, scratch: scratch, section: bytes, verifying: verifying)
+    }
+
+    /// Like ``decode(layer:tokens:key:value:scratch:verifying:)``, of a section that lies elsewhere than in the image.
+    package func decode(
+        layer index: Int, tokens: Range<Int>, key: MutableTensorView?, value: MutableTensorView?, scratch: DecodeScratch,
+        section bytes: UnsafeRawBufferPointer, verifying: Bool = true
+    ) throws(CodecError) {
         let layer = try presentLayer(index)
         guard tokens.lowerBound >= layer.tokens.lowerBound, tokens.upperBound <= layer.tokens.upperBound else {
             throw CodecError(.absent, "layer \(index) of the page holds tokens \(layer.tokens), not \(tokens)")
         }
-        if verifying { try verify(layer: index) }
+        if verifying { try verify(layer: index, section: bytes) }
         let decoder = LayerDecoder(
-            section: try section(index, scratch: scratch), geometry: layer.geometry, elementType: elementType, classes: classes,
+            section: try section(layer, bytes, scratch: scratch), geometry: layer.geometry, elementType: elementType,
+            classes: classes,
             positions: positions, held: layer.tokens)
         for (output, dim) in [(key, layer.geometry.keyDim), (value, layer.geometry.valueDim)] {
             guard let output else { continue }
@@ -171,8 +195,14 @@ public struct PageImage: @unchecked Sendable {
 
     func section(_ index: Int, scratch: DecodeScratch) throws(CodecError) -> SectionView {
         let layer = try presentLayer(index)
-        return try SectionView(
-            parsing: sectionBytes(layer), geometry: layer.geometry, elementType: elementType,
+        return try section(layer, sectionBytes(layer), scratch: scratch)
+    }
+
+    private func section(
+        _ layer: Layer, _ bytes: UnsafeRawBufferPointer, scratch: DecodeScratch
+    ) throws(CodecError) -> SectionView {
+        try SectionView(
+            parsing: bytes, geometry: layer.geometry, elementType: elementType,
             present: classes.present(in: layer.tokens), scratch: scratch)
     }
 

@@ -11,12 +11,14 @@ struct PrologueReader {
     private let bytes: UnsafeRawBufferPointer
     private let header: PageHeader
     private let end: Int
+    private let imageBytes: Int
     private var offset = PageHeader.byteCount
 
     init(_ bytes: UnsafeRawBufferPointer, header: PageHeader) throws(CodecError) {
         self.bytes = bytes
         self.header = header
         self.end = Int(header.prologueBytes)
+        imageBytes = Int(header.imageBytes)
     }
 
     mutating func read() throws(CodecError) -> Contents {
@@ -41,7 +43,7 @@ struct PrologueReader {
             layers.append(try layer(index, entry, rotaries: rotaries, elementType: elementType, free: &free))
         }
         guard offset == end else { throw .damaged("the prologue has \(end) bytes, its contents \(offset)") }
-        guard free == bytes.count else { throw .damaged("the page has \(bytes.count) bytes, its sections end at \(free)") }
+        guard free == imageBytes else { throw .damaged("the page has \(imageBytes) bytes, its sections end at \(free)") }
         return Contents(elementType: elementType, identity: identity, classes: classes, positions: positions, layers: layers)
     }
 
@@ -119,7 +121,7 @@ struct PrologueReader {
             return nil
         }
         let start = free.roundedUp(to: PageFormat.sectionAlignment)
-        guard entry.sectionOffset == UInt64(start), Int(entry.sectionBytes) <= bytes.count - min(start, bytes.count) else {
+        guard entry.sectionOffset == UInt64(start), Int(entry.sectionBytes) <= imageBytes - min(start, imageBytes) else {
             throw .damaged("layer \(index)'s section lies outside its place in the image")
         }
         free = start + Int(entry.sectionBytes)
@@ -144,8 +146,8 @@ struct PrologueReader {
 }
 
 extension PageHeader {
-    /// Reads a header and checks what can be checked without the rest.
-    init(checking bytes: UnsafeRawBufferPointer) throws(CodecError) {
+    /// Reads a header and checks what can be checked without the rest. All of the prologue must be there.
+    init(checking bytes: UnsafeRawBufferPointer, imageByteCount: Int) throws(CodecError) {
         guard let header = PageHeader(at: 0, of: bytes), header.magic == PageFormat.magic else {
             throw CodecError(.notAPage, "these bytes are no page image")
         }
@@ -157,8 +159,8 @@ extension PageHeader {
             throw CodecError(
                 .newerFormat, "the page was written by codec \(header.codecId) version \(header.codecVersion), unknown here")
         }
-        guard header.imageBytes == UInt64(bytes.count) else {
-            throw .damaged("the page should have \(header.imageBytes) bytes and has \(bytes.count)")
+        guard header.imageBytes == UInt64(imageByteCount), bytes.count <= imageByteCount else {
+            throw .damaged("the page should have \(header.imageBytes) bytes and has \(imageByteCount)")
         }
         guard header.prologueBytes >= PageHeader.byteCount, Int(header.prologueBytes) <= bytes.count,
             header.prologueBytes % 8 == 0

@@ -29,10 +29,9 @@ struct ChainHasher {
     }
 
     /// The hash that a node must be stored under.
-    func hash(of node: NodeView) -> Digest {
-        node.record.kind == Node.Kind.page.rawValue
-            ? page(after: node.record.parent, tokens: Array(node.tokens))
-            : piece(after: node.record.parent, start: Int(node.record.start), tokens: Array(node.tokens))
+    func hash(of node: NodeRecord, tokens: [UInt8]) -> Digest {
+        node.kind == Node.Kind.page.rawValue
+            ? page(after: node.parent, tokens: tokens) : piece(after: node.parent, start: Int(node.start), tokens: tokens)
     }
 
     private static func blake2b(prefix: UInt8, _ parent: Digest, start: UInt32, _ tokens: [UInt8], key: Digest) -> Digest {

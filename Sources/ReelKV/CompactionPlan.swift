@@ -10,6 +10,9 @@ public struct CompactionOptions: Hashable, Sendable {
     /// Seconds since the last append after which an unfinished sequence, whose writer has ended, is deleted.
     public var unfinishedOlderThan: Int64 = 24 * 3600
 
+    /// Whether volumes are emptied too that hold pages sealed with an earlier key of an encrypted tenant whose key was given.
+    public var reseals = false
+
     public init() {}
 
     func check() throws {
@@ -91,13 +94,16 @@ struct VictimChoice {
 
     var liveBytes: Int { records.reduce(0) { $0 + Int($1.record.liveBytes) } }
 
-    /// Volumes of which at least `deadShareMin` of the image bytes are dead. One whose file is gone gives no space, and may be put back.
-    func victims(deadShareMin: Double) -> [CompactionPlan.Victim] {
+    var all: [CompactionPlan.Victim] {
         records.map { id, record in
             CompactionPlan.Victim(id: id, record: record, fileBytes: Platform.fileSize(volumes.path(of: id)) ?? 0)
         }
-        .filter { $0.fileBytes > 0 && $0.deadBytes > 0 && 1 - $0.liveShare >= deadShareMin }
-        .sorted { ($0.liveShare, $0.id) < ($1.liveShare, $1.id) }
+    }
+
+    /// Volumes of which at least `deadShareMin` of the image bytes are dead. One whose file is gone gives no space, and may be put back.
+    func victims(deadShareMin: Double) -> [CompactionPlan.Victim] {
+        all.filter { $0.fileBytes > 0 && $0.deadBytes > 0 && 1 - $0.liveShare >= deadShareMin }
+            .sorted { ($0.liveShare, $0.id) < ($1.liveShare, $1.id) }
     }
 
     /// Like `victims`, by the index alone, without a look at any file: what crashes left is not seen. Sealed volumes come before
@@ -126,6 +132,15 @@ extension Store {
     /// - Throws: `StoreError.invalidArgument` for options that cannot be meant.
     public func compactionPlan(_ options: CompactionOptions = CompactionOptions()) throws -> CompactionPlan {
         try options.check()
+        return try plan(options, resealing: try volumesToReseal(options))
+    }
+
+    /// Volumes with pages that are to be sealed with the key in effect.
+    func volumesToReseal(_ options: CompactionOptions) throws -> Set<UInt64> {
+        options.reseals ? try read { try index.volumesSealedWithEarlierKeys(in: $0) } : []
+    }
+
+    func plan(_ options: CompactionOptions, resealing: Set<UInt64>) throws -> CompactionPlan {
         var plan = CompactionPlan()
         let choice = try VictimChoice(self)
         plan.folderBytes = try Platform.folderBytes(folder)
@@ -137,6 +152,8 @@ extension Store {
             plan.victims.append(victim)
             expected -= victim.bytesToFree
         }
+        let chosen = Set(plan.victims.map(\.id))
+        plan.victims += choice.all.filter { resealing.contains($0.id) && !chosen.contains($0.id) }
         return plan
     }
 }

@@ -71,7 +71,7 @@ struct PageDemoter {
     /// - Returns: nil when that makes it hardly smaller.
     func encode(_ candidate: DemotionCandidate) throws -> (image: EncodedPage, encoding: EncodingRecord)? {
         let staging = PageStaging(model: model, pageTokens: candidate.node.ownTokens, firstStagedToken: 0)
-        let image = try store.withImage(of: PageSegment(whole: candidate)) { image in
+        let encoded = try store.withImage(of: PageSegment(whole: candidate)) { image in
             try Self.read(image, into: staging)
             let classes = image.tokenClasses
             let wasExact = image.profile?.isExact ?? false
@@ -84,10 +84,16 @@ struct PageDemoter {
                     carriedErrors: image.layers.map { $0?.error }),
                 executor: Parallel.perLayer(count:body:))
         }
+        let keys = store.index.keyRing.keys(of: candidate.node.record.tenantId)
+        let image =
+            try keys.map {
+                EncodedPage(bytes: try SealedImage.seal(encoded.bytes, of: $0.tenant, with: $0.current), errors: encoded.errors)
+            } ?? encoded
         guard Double(image.count) < Self.shareMax * Double(candidate.encoding.imageBytes) else { return nil }
         var encoding = candidate.encoding
         encoding.imageBytes = UInt32(image.count)
         encoding.profileId = encoder.profile.id
+        encoding.keyEpoch = keys?.current.number ?? 0
         let known = candidate.encoding
         encoding.keyError = max(image.meanError.key, known.keyError)
         encoding.valueError = max(image.meanError.value, known.valueError)

@@ -11,9 +11,13 @@ struct Evacuation {
         var page: UInt64
         /// In the volume's memory map.
         var bytes: UnsafeRawBufferPointer
+        /// In place of `bytes`, where it was sealed with a key that is not in effect any more.
+        var resealed: (bytes: [UInt8], tenant: UInt32, epoch: UInt32)?
 
-        var count: Int { bytes.count }
-        func copy(to destination: UnsafeMutableRawBufferPointer) { destination.copyMemory(from: bytes) }
+        var count: Int { resealed?.bytes.count ?? bytes.count }
+        func copy(to destination: UnsafeMutableRawBufferPointer) {
+            if let resealed { resealed.bytes.copy(to: destination) } else { destination.copyMemory(from: bytes) }
+        }
     }
 
     let id: UInt64
@@ -61,7 +65,7 @@ struct Evacuation {
                     return false
                 }
                 if let hash {
-                    batch.append(LiveImage(hash: hash, page: page, bytes: image))
+                    batch.append(LiveImage(hash: hash, page: page, bytes: image, resealed: try resealed(image)))
                     bytes += image.count
                 }
                 looks += 1
@@ -88,8 +92,7 @@ struct Evacuation {
 
     /// The chain hash of the node that an image belongs to; nil for an image that nothing refers to, or that is damaged.
     private func liveHash(of image: UnsafeRawBufferPointer, at page: UInt64) throws -> Digest? {
-        guard let parsed = try Self.parse(image) else { return nil }
-        let hash = parsed.identity.chainHash
+        guard let hash = try StoredImage.chainHash(of: image) else { return nil }
         let isLive = try store.read { transaction in
             try store.index.nodes.withValue(hash, in: transaction) { bytes in
                 let node = try NodeView(bytes)
@@ -98,18 +101,7 @@ struct Evacuation {
                 }
             }
         }
-        return isLive == true && Self.isSound(parsed) ? hash : nil
-    }
-
-    /// nil for bytes that are no whole image.
-    private static func parse(_ bytes: UnsafeRawBufferPointer) throws -> PageImage? {
-        do {
-            return try PageImage(parsing: bytes)
-        } catch  where error.code == .newerFormat {
-            throw StoreError(.newerFormat, "\(error)")
-        } catch {
-            return nil
-        }
+        return isLive == true && Self.isSound(image) ? hash : nil
     }
 
     private func place(_ page: UInt64) -> VolumeSet.Location { VolumeSet.Location(volume: id, page: page) }
@@ -120,7 +112,10 @@ struct Evacuation {
         defer { store.volumes.settle(locations) }
         try store.write { transaction in
             for (image, location) in zip(batch, locations) {
-                _ = try store.index.relocate(image.hash, from: place(image.page), to: location, in: transaction)
+                // what was sealed anew must be readable with the tenant's key as it is now
+                if let resealed = image.resealed { _ = try store.index.sealingKeys(of: resealed.tenant, in: transaction) }
+                _ = try store.index.relocate(
+                    image.hash, from: place(image.page), to: location, keyEpoch: image.resealed?.epoch, in: transaction)
             }
             try store.index.count(copiedBytes: batch.reduce(0) { $0 + $1.count }, in: transaction)
         }
@@ -151,15 +146,26 @@ struct Evacuation {
         if encoding.isQuarantined { return false }
         return try StoreError.translating {
             try store.volumes.volume(id).withImage(encoding.pageId) { bytes in
-                guard let image = try Self.parse(bytes), image.identity.chainHash == hash else { return false }
-                return bytes.count == Int(encoding.imageBytes) && Self.isSound(image)
+                guard try StoredImage.chainHash(of: bytes) == hash else { return false }
+                return bytes.count == Int(encoding.imageBytes) && Self.isSound(bytes)
             } ?? false
         }
     }
 
-    private static func isSound(_ image: PageImage) -> Bool {
+    /// The image sealed with the key in effect; nil where it is already, is in the clear, or its tenant's key was not given.
+    private func resealed(_ image: UnsafeRawBufferPointer) throws -> (bytes: [UInt8], tenant: UInt32, epoch: UInt32)? {
+        guard SealedImage.isSealed(image) else { return nil }
+        let sealed = try SealedImage(image)
+        guard let keys = store.index.keyRing.keys(of: sealed.header.tenantId), let old = keys.epoch(sealed.header.keyEpoch),
+            old.number != keys.current.number
+        else { return nil }
+        let bytes = try SealedImage.seal(try sealed.openAll(with: old), of: keys.tenant, with: keys.current)
+        return (bytes, keys.tenant, keys.current.number)
+    }
+
+    private static func isSound(_ image: UnsafeRawBufferPointer) -> Bool {
         do {
-            try image.verifyChecksum()
+            try StoredImage.verifyChecksum(of: image)
             return true
         } catch {
             return false

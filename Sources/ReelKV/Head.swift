@@ -43,6 +43,8 @@ struct Head: Hashable, Sendable {
     var frames: [VideoFrame]
     var turns: [SessionTurn]
     var provenance: Provenance
+    /// Frames, turns and provenance of an encrypted tenant whose key was not given: they are empty then.
+    var sealed: [UInt8]?
 
     var kind: SequenceKind { record.kind == SequenceKind.video.rawValue ? .video : .session }
     var isEmpty: Bool { record.tokenCount == 0 }
@@ -51,6 +53,16 @@ struct Head: Hashable, Sendable {
     static let turnsMax = 1 << 24
 
     func encoded() -> [UInt8] {
+        var record = record
+        let details: [UInt8]
+        if let sealed { details = sealed } else { details = encodedDetails(&record) }
+        var bytes: [UInt8] = []
+        bytes.append(record)
+        return bytes + details
+    }
+
+    /// What follows the record, which gets its counts.
+    func encodedDetails(_ record: inout HeadRecord) -> [UInt8] {
         var text: [UInt8] = []
         for (key, value) in provenance.entries.sorted(by: { $0.key < $1.key }) {
             for part in [key, value] {
@@ -58,12 +70,10 @@ struct Head: Hashable, Sendable {
                 text.append(contentsOf: part.utf8)
             }
         }
-        var record = record
         record.frameCount = UInt32(frames.count)
         record.turnCount = UInt32(turns.count)
         record.provenanceBytes = UInt32(text.count)
         var bytes: [UInt8] = []
-        bytes.append(record)
         for frame in frames {
             bytes.append(
                 FrameRecord(
@@ -82,18 +92,28 @@ struct Head: Hashable, Sendable {
         self.provenance = provenance
     }
 
+    private static let damaged = StoreError(.damaged, "the record of a video or session is damaged; run `reelkv verify`")
+
+    /// Reads a head. What is sealed of it stays so.
     init(bytes: UnsafeRawBufferPointer) throws {
-        let damaged = StoreError(.damaged, "the record of a video or session is damaged; run `reelkv verify`")
         guard let record = HeadRecord(at: 0, of: bytes), record.kind <= SequenceKind.session.rawValue,
             record.frameCount <= Self.framesMax, record.turnCount <= Self.turnsMax,
             record.tokenCount <= TokenSequence.countMax
-        else { throw damaged }
-        let turnStart = HeadRecord.byteCount + Int(record.frameCount) * FrameRecord.byteCount
+        else { throw Self.damaged }
+        self.init(record: record)
+        let rest = UnsafeRawBufferPointer(rebasing: bytes[HeadRecord.byteCount...])
+        if record.isSealed { sealed = Array(rest) } else { try readDetails(rest) }
+    }
+
+    /// Reads what follows the record.
+    mutating func readDetails(_ bytes: UnsafeRawBufferPointer) throws {
+        let damaged = Self.damaged
+        let record = record
+        let turnStart = Int(record.frameCount) * FrameRecord.byteCount
         let textStart = turnStart + Int(record.turnCount) * TurnRecord.byteCount
         guard bytes.count == textStart + Int(record.provenanceBytes) else { throw damaged }
-        self.record = record
         frames = try (0..<Int(record.frameCount)).map { index in
-            guard let frame = FrameRecord(at: HeadRecord.byteCount + index * FrameRecord.byteCount, of: bytes),
+            guard let frame = FrameRecord(at: index * FrameRecord.byteCount, of: bytes),
                 frame.firstToken <= record.tokenCount, UInt64(frame.tokenCount) <= record.tokenCount - frame.firstToken
             else { throw damaged }
             return VideoFrame(
@@ -108,6 +128,12 @@ struct Head: Hashable, Sendable {
         guard let provenance = Provenance(bytes: UnsafeRawBufferPointer(rebasing: bytes[textStart...])) else { throw damaged }
         self.provenance = provenance
     }
+
+    // MARK: - What it is sealed for
+
+    static func place(_ kind: SequenceKind, _ key: HeadKey) -> [UInt8] { [UInt8(ascii: "H"), kind.rawValue] + key.bytes }
+
+    static func place(_ key: BuildingKey) -> [UInt8] { [UInt8(ascii: "B")] + key.bytes }
 }
 
 extension Provenance {
@@ -129,6 +155,13 @@ extension Provenance {
 
 extension HeadRecord {
     static let pinnedFlag: UInt8 = 1
+    private static let sealedFlag: UInt8 = 2
+
+    /// What follows the record is sealed.
+    var isSealed: Bool {
+        get { flags & Self.sealedFlag != 0 }
+        set { flags = newValue ? flags | Self.sealedFlag : flags & ~Self.sealedFlag }
+    }
 
     /// Its pages are not evicted.
     var isPinned: Bool {

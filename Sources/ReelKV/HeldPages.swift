@@ -13,13 +13,11 @@ struct HeldPage {
 
 /// A page's image as it was parsed last, so that a restore of many layers parses it once.
 final class ImageMemo: Sendable {
-    private let image = Mutex<PageImage?>(nil)
+    private let image = Mutex<StoredImage?>(nil)
 
-    func parse(_ bytes: UnsafeRawBufferPointer) throws -> PageImage {
-        if let known = image.withLock({ $0 }) { return try PageImage(parsing: bytes, known: known) }
-        try Environment.bringIn(UnsafeRawBufferPointer(rebasing: bytes.prefix(Volume.prologueBytes)))
-        try Environment.bringIn(UnsafeRawBufferPointer(rebasing: bytes.prefix(PageImage.prologueByteCount(of: bytes))))
-        let parsed = try PageImage(parsing: bytes)
+    func parse(_ bytes: UnsafeRawBufferPointer, keys: KeyRing) throws -> StoredImage {
+        if let known = image.withLock({ $0 }) { return try StoredImage(bytes, keys: keys, known: known, bringIn: true) }
+        let parsed = try StoredImage(bytes, keys: keys, bringIn: true)
         image.withLock { $0 = parsed }
         return parsed
     }
@@ -88,13 +86,14 @@ extension Store {
     /// as absent from then on, so that no match offers it again and a new write stores it anew.
     ///
     /// - Parameter readsAhead: whether `body` reads all of the image.
-    func withImage<R>(of page: HeldPage, readsAhead: Bool = true, _ body: (PageImage) throws -> R) throws -> R {
+    func withImage<R>(of page: HeldPage, readsAhead: Bool = true, _ body: (StoredImage) throws -> R) throws -> R {
         let segment = page.segment
         let problem: String
         do {
             let result = try StoreError.translating {
                 try page.volume.withImage(segment.encoding.pageId, readsAhead: readsAhead) { bytes in
-                    let image = try page.memo.parse(bytes)
+                    let stored = try page.memo.parse(bytes, keys: index.keyRing)
+                    let image = stored.image
                     // the chain hash names all of it, but a first token that is off would turn the keys by wrong angles
                     guard image.identity.chainHash == segment.hash,
                         image.identity.firstToken == segment.pageFirstToken + segment.nodeTokens.lowerBound,
@@ -102,7 +101,7 @@ extension Store {
                     else {
                         throw CodecError(.damaged, "it is another page's image")
                     }
-                    return try body(image)
+                    return try body(stored)
                 }
             }
             if let result { return result }
@@ -124,9 +123,9 @@ extension Store {
         )
     }
 
-    /// Calls `body` with a segment's parsed image, wherever it lies now.
+    /// Calls `body` with the whole of a segment's image, wherever it lies now.
     func withImage<R>(of segment: PageSegment, _ body: (PageImage) throws -> R) throws -> R {
-        try withImage(of: try hold(segment), body)
+        try withImage(of: try hold(segment)) { try $0.withWhole(body) }
     }
 }
 

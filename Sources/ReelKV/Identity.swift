@@ -12,13 +12,6 @@ import LMDB
 /// The copy of what no page image tells: tenants' salts and models, in the file `identity` beside the index (schema/FORMAT.md,
 /// "Identity"). It is of use only when the index is lost or damaged.
 struct Identity: Hashable {
-    struct Tenant: Hashable {
-        var name: String
-        var record: TenantRecord
-
-        var stored: StoredTenant { StoredTenant(id: record.tenantId, name: name, salt: record.salt) }
-    }
-
     struct Model: Hashable {
         var name: String
         /// As the index has it.
@@ -29,7 +22,7 @@ struct Identity: Hashable {
 
     var store: StoreRecord
     var settings: SettingsRecord
-    var tenants: [Tenant]
+    var tenants: [StoredTenant]
     var models: [Model]
 
     static let fileName = "identity"
@@ -66,7 +59,9 @@ struct Identity: Hashable {
             }
             let (store, settings) = (try reader.record() as StoreRecord, try reader.record() as SettingsRecord)
             let tenants = try (0..<header.tenantCount).map { _ in
-                Tenant(name: try reader.text(), record: try reader.record())
+                let name = try reader.text()
+                let record: TenantRecord = try reader.record()
+                return StoredTenant(name: name, record: record, secret: Array(try reader.take(Int(record.secretBytes))))
             }
             let models = try (0..<header.modelCount).map { _ in
                 let name = try reader.text()
@@ -77,7 +72,7 @@ struct Identity: Hashable {
         }
     }
 
-    private init(store: StoreRecord, settings: SettingsRecord, tenants: [Tenant], models: [Model]) {
+    private init(store: StoreRecord, settings: SettingsRecord, tenants: [StoredTenant], models: [Model]) {
         self.store = store
         self.settings = settings
         self.tenants = tenants
@@ -116,7 +111,7 @@ struct Identity: Hashable {
     ) throws {
         store = try index.storeRecord(in: transaction)
         settings = (try? index.settings(in: transaction)) ?? former?.settings ?? .none
-        var tenants: [Tenant] = []
+        var tenants: [StoredTenant] = []
         try index.tenants.forEachRaw(
             in: .all, in: transaction,
             onDamage: { key in
@@ -126,7 +121,7 @@ struct Identity: Hashable {
         ) { key, value in
             let name = String(decoding: key, as: UTF8.self)
             let known = former?.tenants.first { $0.name == name }
-            if let tenant = TenantRecord(at: 0, of: value).map({ Tenant(name: name, record: $0) }) ?? known {
+            if let tenant = (try? StoredTenant(name: name, bytes: value)) ?? known {
                 tenants.append(tenant)
             }
             return .continue
@@ -154,7 +149,7 @@ struct Identity: Hashable {
         body.append(settings)
         for tenant in tenants {
             body.appendText(tenant.name)
-            body.append(tenant.record)
+            body += tenant.encoded()
         }
         for model in models {
             body.appendText(model.name)

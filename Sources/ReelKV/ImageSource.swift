@@ -19,12 +19,14 @@ final class ImageSource {
     let store: StoreRecord
     /// Opens volumes that a store has records of; nil where there is no store.
     private let opened: Store?
+    private let keys: KeyRing
     private var open: [UInt64: Volume] = [:]
 
-    init(folder: String, store: StoreRecord, of opened: Store?) {
+    init(folder: String, store: StoreRecord, of opened: Store?, keys: KeyRing) {
         self.folder = folder + "/" + VolumeSet.folderName
         self.store = store
         self.opened = opened
+        self.keys = keys
     }
 
     /// The volumes whose files are there, by rising id.
@@ -69,21 +71,28 @@ final class ImageSource {
             }
             for page in pages {
                 let place = VolumeSet.Location(volume: id, page: page)
-                if let image = try? withImage(place, readsAhead: false, { Self.describe($0, at: place) }) { try body(image) }
+                if let image = try? withStored(place, readsAhead: false, { Self.describe($0, at: place) }) { try body(image) }
             }
         }
     }
 
     /// Lends a page image that can be parsed; nil when there is none.
-    func withImage<R>(
-        _ place: VolumeSet.Location, readsAhead: Bool = true, _ body: (PageImage) throws -> R
+    func withImage<R>(_ place: VolumeSet.Location, _ body: (PageImage) throws -> R) throws -> R? {
+        try withStored(place) { try $0.withWhole(body) }
+    }
+
+    private func withStored<R>(
+        _ place: VolumeSet.Location, readsAhead: Bool = true, _ body: (StoredImage) throws -> R
     ) throws -> R? {
         try StoreError.translating {
-            try volume(place.volume).withImage(place.page, readsAhead: readsAhead) { try body(PageImage(parsing: $0)) }
+            try volume(place.volume).withImage(place.page, readsAhead: readsAhead) {
+                try body(StoredImage($0, keys: keys, bringIn: true))
+            }
         }
     }
 
-    private static func describe(_ image: PageImage, at place: VolumeSet.Location) -> Image {
+    private static func describe(_ stored: StoredImage, at place: VolumeSet.Location) -> Image {
+        let image = stored.image
         let first = image.layers.map { $0?.tokens.lowerBound ?? image.tokenCount }.max() ?? 0
         let error = image.meanError
         let isInherited = image.profile?.isExact == true && (error.key > 0 || error.value > 0)
@@ -91,8 +100,9 @@ final class ImageSource {
             hash: image.identity.chainHash, parent: image.identity.parentHash, fingerprint: image.identity.modelFingerprint,
             firstToken: image.identity.firstToken, tokenCount: image.tokenCount, place: place,
             encoding: EncodingRecord(
-                volumeId: place.volume, pageId: place.page, imageBytes: UInt32(clamping: image.byteCount),
+                volumeId: place.volume, pageId: place.page, imageBytes: UInt32(clamping: stored.byteCount),
                 profileId: image.profileID, flags: isInherited ? EncodingRecord.inheritedFlag : 0, keyError: error.key,
-                valueError: error.value, completeFrom: UInt32(first), createdSeconds: Platform.unixSeconds()))
+                valueError: error.value, completeFrom: UInt32(first), keyEpoch: stored.keyEpoch,
+                createdSeconds: Platform.unixSeconds()))
     }
 }

@@ -7,7 +7,7 @@ extension Index {
     func head(
         _ kind: SequenceKind, _ key: HeadKey, in transaction: borrowing some Transaction & ~Copyable
     ) throws -> Head? {
-        try heads(of: kind).withValue(key.bytes, in: transaction) { try Head(bytes: $0) }
+        try heads(of: kind).withValue(key.bytes, in: transaction) { try opened(Head(bytes: $0), place: Head.place(kind, key)) }
     }
 
     /// Puts a finished head in place of `previous`, and moves the references.
@@ -19,7 +19,8 @@ extension Index {
         if let head {
             try retain(
                 head.record.tip, \.heads, isPinning: head.record.isPinned, isRoot: head.isEmpty, in: transaction)
-            try heads(of: kind).put(key.bytes, head.encoded(), in: transaction)
+            let bytes = try encoded(head, place: Head.place(kind, key), in: transaction)
+            try heads(of: kind).put(key.bytes, bytes, in: transaction)
             if !head.isEmpty {
                 try tips.put(TipKey(tip: head.record.tip, kind: kind, head: key).bytes, [], in: transaction)
             }
@@ -49,7 +50,7 @@ extension Index {
     func buildingHead(
         _ key: BuildingKey, in transaction: borrowing some Transaction & ~Copyable
     ) throws -> Head? {
-        try building.withValue(key.bytes, in: transaction) { try Head(bytes: $0) }
+        try building.withValue(key.bytes, in: transaction) { try opened(Head(bytes: $0), place: Head.place(key)) }
     }
 
     /// Moves a writer's head to `head`, or removes it when nil, and moves the references. What is being written is not evicted.
@@ -61,7 +62,7 @@ extension Index {
         let previous = try buildingHead(key, in: transaction)
         if let head {
             try retain(head.record.tip, \.heads, isPinning: true, isRoot: head.isEmpty, in: transaction)
-            try building.put(key.bytes, head.encoded(), in: transaction)
+            try building.put(key.bytes, try encoded(head, place: Head.place(key), in: transaction), in: transaction)
         } else {
             _ = try building.delete(key.bytes, in: transaction)
         }
@@ -73,7 +74,8 @@ extension Index {
     func allBuilding(in transaction: borrowing some Transaction & ~Copyable) throws -> [(key: BuildingKey, head: Head)] {
         var all: [(key: BuildingKey, head: Head)] = []
         try building.forEachRaw(in: .all, in: transaction) { key, value in
-            all.append((try BuildingKey(bytes: key), try Head(bytes: value)))
+            let key = try BuildingKey(bytes: key)
+            all.append((key, try opened(Head(bytes: value), place: Head.place(key))))
             return .continue
         }
         return all
@@ -85,9 +87,39 @@ extension Index {
         var all: [(key: HeadKey, head: Head)] = []
         try heads(of: kind).forEachRaw(in: .all, in: transaction) { key, value in
             let key = try HeadKey(bytes: key)
-            if tenant == nil || key.tenant == tenant { all.append((key, try Head(bytes: value))) }
+            if tenant == nil || key.tenant == tenant {
+                all.append((key, try opened(Head(bytes: value), place: Head.place(kind, key))))
+            }
             return .continue
         }
         return all
+    }
+
+    // MARK: - Encrypted tenants
+
+    /// The head with what was sealed of it, where its tenant's key was given.
+    private func opened(_ head: Head, place: [UInt8]) throws -> Head {
+        guard let sealed = head.sealed, keyRing.keys(of: head.record.tenantId) != nil else { return head }
+        var opened = head
+        opened.sealed = nil
+        let details = try sealed.withUnsafeBytes { try open($0, of: head.record.tenantId, place: place) }
+        try details.withUnsafeBytes { try opened.readDetails($0) }
+        return opened
+    }
+
+    /// A head's bytes, sealed where its tenant is encrypted.
+    func encoded(
+        _ head: Head, place: [UInt8], in transaction: borrowing some Transaction & ~Copyable
+    ) throws -> [UInt8] {
+        if head.sealed != nil { return head.encoded() }
+        guard let keys = try sealingKeys(of: head.record.tenantId, in: transaction) else {
+            if head.record.isSealed { throw Self.noKey("tenant \(head.record.tenantId)") }
+            return head.encoded()
+        }
+        var sealed = head
+        sealed.record.isSealed = true
+        let details = sealed.encodedDetails(&sealed.record)
+        sealed.sealed = SealedValue.seal(details, epoch: keys.current.number, place: place, with: keys.current.values)
+        return sealed.encoded()
     }
 }

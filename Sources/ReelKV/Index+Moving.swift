@@ -5,9 +5,11 @@ import LMDB
 extension Index {
     /// Changes an encoding's place, if it still lies at `old`. Live bytes and pages move with it.
     ///
+    /// - Parameter keyEpoch: of the data key that it is sealed with there; nil for as it was.
     /// - Returns: whether it did; false when the node was deleted, or stored anew elsewhere, since it was looked up.
     func relocate(
-        _ hash: Digest, from old: VolumeSet.Location, to new: VolumeSet.Location, in transaction: borrowing WriteTransaction
+        _ hash: Digest, from old: VolumeSet.Location, to new: VolumeSet.Location, keyEpoch: UInt32? = nil,
+        in transaction: borrowing WriteTransaction
     ) throws -> Bool {
         guard var node = try node(hash, in: transaction),
             let moved = node.encodings.firstIndex(where: { $0.lies(at: old) })
@@ -15,6 +17,7 @@ extension Index {
         try releaseEncoding(node.encodings[moved], of: node.record.tenantId, in: transaction)
         node.encodings[moved].volumeId = new.volume
         node.encodings[moved].pageId = new.page
+        if let keyEpoch { node.encodings[moved].keyEpoch = keyEpoch }
         try account(for: node.encodings[moved], of: node.record.tenantId, in: transaction)
         try putNode(node, hash: hash, in: transaction)
         return true

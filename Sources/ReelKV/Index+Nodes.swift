@@ -65,9 +65,9 @@ extension Index {
             parent.record.next = number
             try putNode(parent, hash: node.record.parent, in: transaction)
         }
-        let tokens = try TokenSequence(canonical: node.tokens)
-        try children.put(
-            ChildKey.key(of: hash, base: node.record.base, tokens: tokens), hash.bytes, in: transaction)
+        var node = node
+        node.record.hash = hash
+        try children.put(ChildKey.key(of: node), hash.bytes, in: transaction)
         try account(for: encoding, of: node.record.tenantId, in: transaction)
         return (true, true)
     }
@@ -147,8 +147,7 @@ extension Index {
 
     /// Removes a node that nothing refers to. Its uses count for its parent from now on.
     func removeNode(_ node: Node, hash: Digest, in transaction: borrowing WriteTransaction) throws {
-        let tokens = try TokenSequence(canonical: node.tokens)
-        _ = try children.delete(ChildKey.key(of: hash, base: node.record.base, tokens: tokens), in: transaction)
+        _ = try children.delete(ChildKey.key(of: node), in: transaction)
         _ = try states.delete(hash, in: transaction)
         try removeUsage(of: node, hash: hash, in: transaction)
         try nodes.delete(hash, in: transaction)

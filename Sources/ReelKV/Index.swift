@@ -14,6 +14,8 @@ import LMDB
 /// - every encoding lies in a volume that has a record, and the records' live bytes and pages are the sums over encodings.
 final class Index: Sendable {
     let environment: Environment
+    /// The encrypted tenants' keys that this process has been given.
+    let keyRing: KeyRing
     let stores: Database<UTF8String, RawBytes>
     let models: Database<UTF8String, RawBytes>
     let tenants: Database<UTF8String, RawBytes>
@@ -47,8 +49,10 @@ final class Index: Sendable {
     static let files = FileGenerations(first: fileName)
     static let storeKey = "store"
     static let magic: UInt64 = 0x0A56_4B4C_4545_5289
-    /// 2 numbered the nodes, 3 gave every value a checksum and the store its identity file.
+    /// 2 numbered the nodes, 3 gave every value a checksum and the store its identity file. A store without encrypted tenants has this one.
     static let formatVersion: UInt16 = 3
+    /// The version of stores with encrypted tenants, and the newest that is read.
+    static let encryptedVersion: UInt16 = 4
     /// The first version whose values have checksums; also the oldest that is read as it is.
     private static let sealedVersion: UInt16 = 3
     private static let readableVersion: UInt16 = 2
@@ -62,8 +66,9 @@ final class Index: Sendable {
     /// - Parameter isAlone: whether no other file can succeed it, because it is one that is being made.
     init(
         at path: String, readOnly: Bool, creating: Bool, durability: Store.Durability = .durable, isScratch: Bool = false,
-        isAlone: Bool = false
+        isAlone: Bool = false, keyRing: KeyRing = KeyRing()
     ) throws {
+        self.keyRing = keyRing
         var configuration = Environment.Configuration()
         configuration.mapSize = Self.mapBytes
         configuration.maxMapSize = Self.mapBytesMax
@@ -111,10 +116,10 @@ final class Index: Sendable {
         let found = try environment.read { try plainStoreRecord(in: stores, $0) }
         // What is no record is refused by who reads it next.
         guard let record = found, record.formatVersion != formatVersion else { return (formatVersion, false) }
-        guard record.minimumReaderVersion <= formatVersion else {
+        guard record.minimumReaderVersion <= encryptedVersion else {
             throw StoreError(
                 .newerFormat,
-                "\(environment.path) has format version \(record.formatVersion), this ReelKV reads up to \(formatVersion): upgrade ReelKV"
+                "\(environment.path) has format version \(record.formatVersion), this ReelKV reads up to \(encryptedVersion): upgrade ReelKV"
             )
         }
         guard record.formatVersion < formatVersion else { return (record.formatVersion, false) }

@@ -37,7 +37,10 @@ extension IndexCheck {
     /// What is wrong with a head; nil when nothing is.
     mutating func fault(of head: CheckedHead) -> String? {
         let record = head.record
-        guard let hasher = hasher(tenant: record.tenantId, model: record.modelId), hasher.root == record.root else {
+        let isOfChain =
+            isLocked(record.tenantId)
+            ? models[record.modelId] != nil : hasher(tenant: record.tenantId, model: record.modelId)?.root == record.root
+        guard isOfChain else {
             return "belongs to a model or tenant that is not stored"
         }
         guard Names.isPossible(head.reference.key.name) else { return "its name is none" }
@@ -216,12 +219,5 @@ extension IndexCheck {
         }
         attempt(.store, "settings") { _ in _ = try index.evictionPolicy(in: transaction) }
         attempt(.store, "counters") { _ in _ = try index.counters(in: transaction) }
-    }
-}
-
-extension ChildKey {
-    /// The key under which a node stands among the children of its base.
-    static func key(of node: NodeView) throws -> [UInt8] {
-        key(of: node.record.hash, base: node.record.base, tokens: try TokenSequence(canonical: Array(node.tokens)))
     }
 }

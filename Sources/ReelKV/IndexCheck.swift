@@ -101,10 +101,14 @@ struct IndexCheck {
         let key = UInt64(tenant) << 32 | UInt64(model)
         if let known = hashers[key] { return known }
         guard let owner = tenants[tenant], let spec = models[model]?.spec else { return nil }
-        let hasher = ChainHasher(salt: owner.salt, modelBytes: spec.chainBytes(), pageTokens: pageTokens)
+        guard let salt = index.salt(of: owner) else { return nil }
+        let hasher = ChainHasher(salt: salt, modelBytes: spec.chainBytes(), pageTokens: pageTokens)
         hashers[key] = hasher
         return hasher
     }
+
+    /// Whether a tenant is encrypted and its key was not given: what it holds can then not be checked.
+    func isLocked(_ tenant: UInt32) -> Bool { tenants[tenant].map { index.salt(of: $0) == nil } ?? false }
 
     /// A record that does not match its checksum is as good as missing.
     mutating func noteDamage(_ kind: VerificationProblem.Kind, _ key: UnsafeRawBufferPointer) {
@@ -189,10 +193,10 @@ extension IndexCheck {
         }
         // It is written before the index: a process that was killed in between leaves it with more.
         let hasAll =
-            Set(identity.tenants.map(\.stored)).isSuperset(of: tenants.values)
+            Set(identity.tenants.map(\.fixed)).isSuperset(of: tenants.values.map(\.fixed))
             && Set(identity.models.compactMap { try? $0.stored() }).isSuperset(of: models.values)
         if !hasAll { problem(.identity, Identity.fileName, "the copy of tenants and models is not what the index has") }
-        for tenant in identity.tenants.map(\.stored) where tenants[tenant.id] == nil || contestedTenants.contains(tenant.id) {
+        for tenant in identity.tenants where tenants[tenant.id] == nil || contestedTenants.contains(tenant.id) {
             tenants[tenant.id] = tenant
         }
         for model in identity.models.compactMap({ try? $0.stored() })
@@ -232,16 +236,21 @@ extension IndexCheck {
         guard let position = nodes.add(NodeCatalog.Entry(node.record, number: number), hash: hash) else {
             return problem(.node, hash.hex, "is stored twice")
         }
-        if let hasher = hasher(tenant: node.record.tenantId, model: node.record.modelId) {
-            if hasher.hash(of: node) != hash { problem(.node, hash.hex, "its tokens do not give its chain hash") }
+        if isLocked(node.record.tenantId), models[node.record.modelId] != nil {
+            report.lockedNodes += 1
+        } else if let hasher = hasher(tenant: node.record.tenantId, model: node.record.modelId) {
+            let tokens = try? index.tokens(of: node)
+            if tokens.map({ hasher.hash(of: node.record, tokens: $0) }) != hash {
+                problem(.node, hash.hex, "its tokens do not give its chain hash")
+            }
+            if tokens.flatMap({ try? TokenSequence(canonical: $0).count }) != Int(node.record.end) {
+                problem(.node, hash.hex, "does not hold as many tokens as it says")
+            }
             if node.record.pageFirstToken == 0, node.record.base != hasher.root {
                 problem(.node, hash.hex, "is a first page, but not of its model's and tenant's chain")
             }
         } else {
             problem(.node, hash.hex, "belongs to a model or tenant that is not stored")
-        }
-        if (try? TokenSequence(canonical: Array(node.tokens)).count) != Int(node.record.end) {
-            problem(.node, hash.hex, "does not hold as many tokens as it says")
         }
         if report.problems.count > found { nodes[position].isUnsound = true }
         count(node, at: position)

@@ -16,9 +16,9 @@ enum IndexFiles {
     static func damagedName(_ name: String) -> String { name + damagedInfix + String(Platform.unixSeconds()) }
 
     /// The index that cannot be opened as a store's, if its records can be read all the same.
-    static func former(in folder: String) throws -> Index? {
+    static func former(in folder: String, keyRing: KeyRing) throws -> Index? {
         guard Index.files.newest(among: try Platform.list(folder)) != nil else { return nil }
-        return try? Index(at: folder + "/" + Index.fileName, readOnly: true, creating: false)
+        return try? Index(at: folder + "/" + Index.fileName, readOnly: true, creating: false, keyRing: keyRing)
     }
 
     /// Puts a file that `make` makes in the place of the newest index. That one is kept under another name.

@@ -67,15 +67,35 @@ enum ChildKey {
     static let orderStart = Digest.byteCount
     static let suffixBytes = 8
 
-    static func prefix(base: Digest, _ tokens: TokenSequence, _ range: Range<Int>) -> [UInt8] {
-        var key = base.bytes
-        tokens.appendOrderKey(of: range, to: &key)
-        return key
+    /// - Parameter keys: of an encrypted tenant, whose order keys are blinded.
+    static func prefix(base: Digest, _ tokens: TokenSequence, _ range: Range<Int>, keys: TenantKeys?) -> [UInt8] {
+        base.bytes + order(of: tokens, range, base: base, keys: keys)
     }
 
-    static func key(of hash: Digest, base: Digest, tokens: TokenSequence) -> [UInt8] {
-        prefix(base: base, tokens, 0..<tokens.count) + hash.bytes.prefix(suffixBytes)
+    static func order(of tokens: TokenSequence, _ range: Range<Int>, base: Digest, keys: TenantKeys?) -> [UInt8] {
+        var order: [UInt8] = []
+        tokens.appendOrderKey(of: range, to: &order)
+        return keys?.blinded(order, base: base) ?? order
     }
+
+    /// The key under which a node stands among the children of its base. Needs no key of an encrypted tenant.
+    static func key(of record: NodeRecord, content: UnsafeRawBufferPointer) throws -> [UInt8] {
+        let suffix = record.hash.bytes.prefix(suffixBytes)
+        guard record.isSealed else {
+            let tokens = try TokenSequence(canonical: Array(content))
+            return prefix(base: record.base, tokens, 0..<tokens.count, keys: nil) + suffix
+        }
+        guard let order = SealedValue.header(content)?.order else {
+            throw StoreError(.damaged, "node \(record.hash.hex.prefix(16)) is damaged; run `reelkv verify`")
+        }
+        return record.base.bytes + order + suffix
+    }
+
+    static func key(of node: Node) throws -> [UInt8] {
+        try node.content.withUnsafeBytes { try key(of: node.record, content: $0) }
+    }
+
+    static func key(of node: NodeView) throws -> [UInt8] { try key(of: node.record, content: node.content) }
 }
 
 /// Hash ‖ kind ‖ tenant id ‖ name: says that a finished head's tip is that node.

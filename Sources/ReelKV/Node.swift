@@ -19,8 +19,9 @@ struct Node: Hashable, Sendable {
 
     var record: NodeRecord
     var encodings: [EncodingRecord]
-    /// Canonical tokens of the page, from its first token to the end of this node.
-    var tokens: [UInt8]
+    /// Canonical tokens of the page, from its first token to the end of this node; of an encrypted tenant, sealed.
+    /// `Index.tokens(of:)` opens them.
+    var content: [UInt8]
 
     var kind: Kind { record.kind == Kind.page.rawValue ? .page : .piece }
 
@@ -31,33 +32,36 @@ struct Node: Hashable, Sendable {
     var firstOwnToken: Int { record.firstOwnToken }
 
     /// Whether any of the page's tokens up to the node's end is a placeholder of a media span.
-    var hasMedia: Bool { (try? TokenSequence(canonical: tokens))?.media.isEmpty == false }
+    var hasMedia: Bool {
+        record.isSealed ? record.sealsMedia : (try? TokenSequence(canonical: content))?.media.isEmpty == false
+    }
 
     static let encodingsMax = 16
 
     func encoded() -> [UInt8] {
         var bytes: [UInt8] = []
-        bytes.reserveCapacity(NodeRecord.byteCount + encodings.count * EncodingRecord.byteCount + tokens.count)
+        bytes.reserveCapacity(NodeRecord.byteCount + encodings.count * EncodingRecord.byteCount + content.count)
         var record = record
         record.encodingCount = UInt8(encodings.count)
-        record.tokenBytes = UInt32(tokens.count)
+        record.tokenBytes = UInt32(content.count)
         bytes.append(record)
         for encoding in encodings { bytes.append(encoding) }
-        bytes.append(contentsOf: tokens)
+        bytes.append(contentsOf: content)
         return bytes
     }
 
+    /// - Parameter tokens: canonical.
     init(record: NodeRecord, encodings: [EncodingRecord], tokens: [UInt8]) {
         self.record = record
         self.encodings = encodings
-        self.tokens = tokens
+        content = tokens
     }
 
     init(bytes: UnsafeRawBufferPointer) throws {
         let view = try NodeView(bytes)
         record = view.record
         encodings = (0..<view.encodingCount).map { view.encoding($0) }
-        tokens = Array(view.tokens)
+        content = Array(view.content)
     }
 }
 
@@ -89,14 +93,15 @@ struct NodeView {
         EncodingRecord(at: NodeRecord.byteCount + index * EncodingRecord.byteCount, of: bytes)!
     }
 
-    var tokens: UnsafeRawBufferPointer {
+    /// Canonical tokens, or what they are sealed in.
+    var content: UnsafeRawBufferPointer {
         UnsafeRawBufferPointer(rebasing: bytes.suffix(Int(record.tokenBytes)))
     }
 
-    /// Whether these are the node's canonical tokens.
+    /// Whether these are the node's canonical tokens. They must not be sealed.
     func hasTokens(_ canonical: [UInt8]) -> Bool {
         canonical.withUnsafeBytes { canonical in
-            let tokens = tokens
+            let tokens = content
             guard tokens.count == canonical.count, let left = tokens.baseAddress, let right = canonical.baseAddress else {
                 return tokens.isEmpty && canonical.isEmpty
             }

@@ -137,13 +137,25 @@ struct PageCheck {
                 guard bytes.count == Int(encoding.imageBytes) else {
                     throw StoreError(.damaged, "has \(bytes.count) bytes where the index says \(encoding.imageBytes)")
                 }
-                let image = try PageImage(parsing: bytes)
-                try image.verifyAll()
-                guard image.identity.chainHash == hash, image.identity.parentHash == node.record.parent,
-                    image.identity.tokens == node.tokens, image.identity.firstToken == node.firstOwnToken,
-                    image.identity.modelFingerprint == fingerprint, image.tokenCount == node.ownTokens
-                else { throw StoreError(.damaged, "is another page's image") }
-                if decoding { try checker.decode(image) }
+                guard StoredImage.keyEpoch(of: bytes) == encoding.keyEpoch else {
+                    throw StoreError(.damaged, "is not sealed as the index says")
+                }
+                try StoredImage.verifyChecksum(of: bytes)
+                guard store.index.canOpen(node.record) else {
+                    guard try StoredImage.chainHash(of: bytes) == hash else {
+                        throw StoreError(.damaged, "is another page's image")
+                    }
+                    return
+                }
+                let tokens = try store.index.tokens(of: node)
+                try StoredImage(bytes, keys: store.index.keyRing).withWhole { image in
+                    try image.verifyAll()
+                    guard image.identity.chainHash == hash, image.identity.parentHash == node.record.parent,
+                        image.identity.tokens == tokens, image.identity.firstToken == node.firstOwnToken,
+                        image.identity.modelFingerprint == fingerprint, image.tokenCount == node.ownTokens
+                    else { throw StoreError(.damaged, "is another page's image") }
+                    if decoding { try checker.decode(image) }
+                }
             }
             return found == nil ? "is not in volume \(VolumeSet.fileName(of: encoding.volumeId))" : nil
         } catch {

@@ -166,6 +166,8 @@ final class PagePublisher {
         else {
             throw StoreError(.conflict, "the model '\(modelName)' or the tenant '\(name.tenant)' was removed during the write")
         }
+        // what the pages were sealed with must still be the tenant's key
+        _ = try store.index.sealingKeys(of: tenantID, in: transaction)
     }
 
     // MARK: - The end
@@ -231,7 +233,7 @@ final class PagePublisher {
         else {
             throw StoreError(.invalidArgument, "engine state can only be kept after tokens that were appended")
         }
-        try store.index.states.put(head.record.tip, engineState, in: transaction)
+        try store.index.putState(engineState, after: head.record.tip, in: transaction)
     }
 
     /// The head as it stands under its name.

@@ -208,6 +208,48 @@ extension Platform {
 }
 
 extension Platform {
+    /// At most so many bytes of a file, or of a pipe, that only its owner may use.
+    ///
+    /// - Throws: `StoreError` with the codes `notFound`, `invalidArgument` for a file that others may read or write, `inputOutput`.
+    static func readSecret(_ path: String, byteCountMax: Int) throws -> [UInt8] {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else {
+            if errno == ENOENT { throw StoreError(.notFound, "there is no file \(path)") }
+            throw StoreError.system("cannot open \(path)")
+        }
+        defer { close(descriptor) }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { throw StoreError.system("cannot look at \(path)") }
+        guard status.st_mode & S_IFMT != S_IFREG || status.st_mode & 0o077 == 0 else {
+            throw StoreError(
+                .invalidArgument, "the key file \(path) is open to others than its owner: `chmod 600 \(path)` first")
+        }
+        var bytes = [UInt8](repeating: 0, count: byteCountMax)
+        var done = 0
+        while done < bytes.count {
+            let count = bytes.withUnsafeMutableBytes { read(descriptor, $0.baseAddress! + done, $0.count - done) }
+            if count < 0, errno == EINTR { continue }
+            guard count >= 0 else { throw StoreError.system("cannot read \(path)") }
+            if count == 0 { break }
+            done += count
+        }
+        return Array(bytes.prefix(done))
+    }
+
+    /// Makes a file that only its owner may use.
+    ///
+    /// - Throws: `StoreError` with the codes `alreadyExists`, `inputOutput`.
+    static func writeNewSecret(_ path: String, _ bytes: [UInt8]) throws {
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else {
+            if errno == EEXIST { throw StoreError(.alreadyExists, "\(path) exists already: name a new file") }
+            throw StoreError.system("cannot make \(path)")
+        }
+        defer { close(descriptor) }
+        let count = bytes.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
+        guard count == bytes.count, fsync(descriptor) == 0 else { throw StoreError.system("cannot write \(path)") }
+    }
+
     /// A file's bytes; nil when there is none, or it is longer.
     static func readFile(_ path: String, byteCountMax: Int) throws -> [UInt8]? {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)

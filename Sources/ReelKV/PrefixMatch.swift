@@ -38,7 +38,8 @@ extension Store {
                     segments: [], modelID: model.id, tenantID: 0, root: .zero)
             }
             var search = PrefixSearch(
-                index: index, hasher: hasher(tenant: tenant, model: model), tokens: tokens, pageTokens: pageTokens,
+                index: index, hasher: try hasher(tenant: tenant, model: model), keys: index.keyRing.keys(of: tenant.id),
+                tokens: tokens, pageTokens: pageTokens,
                 windowTokens: model.spec.windowTokens, acceptance: acceptance)
             try search.run(in: transaction)
             let prefix = StoredPrefix(
@@ -54,6 +55,8 @@ extension Store {
 private struct PrefixSearch {
     let index: Index
     let hasher: ChainHasher
+    /// Of an encrypted tenant.
+    let keys: TenantKeys?
     let tokens: TokenSequence
     let pageTokens: Int
     /// Tokens that an engine needs of sliding-window layers to go on.
@@ -72,12 +75,13 @@ private struct PrefixSearch {
     var matched: Int { segments.last?.range.upperBound ?? 0 }
 
     init(
-        index: Index, hasher: ChainHasher, tokens: TokenSequence, pageTokens: Int, windowTokens: Int,
+        index: Index, hasher: ChainHasher, keys: TenantKeys?, tokens: TokenSequence, pageTokens: Int, windowTokens: Int,
         acceptance: Acceptance
     ) {
         self.windowTokens = windowTokens
         self.index = index
         self.hasher = hasher
+        self.keys = keys
         self.tokens = tokens
         self.pageTokens = pageTokens
         self.acceptance = acceptance
@@ -116,13 +120,19 @@ private struct PrefixSearch {
     private mutating func take(_ node: NodeView) throws -> Bool {
         let record = node.record
         guard record.kind == Node.Kind.page.rawValue, record.parent == base, record.firstOwnToken == matched,
-            record.end == pageTokens, node.hasTokens(canonical), let encoding = acceptance.best(of: node)
+            record.end == pageTokens, hasNextTokens(node), let encoding = acceptance.best(of: node)
         else { return false }
         segments.append(PageSegment(hash: record.hash, node: node, encoding: encoding, usedEnd: pageTokens))
         base = record.hash
         next = record.next
         prepareNextPage()
         return true
+    }
+
+    /// The hash stands for a sealed page's tokens: nobody makes one without the salt.
+    private func hasNextTokens(_ node: NodeView) -> Bool {
+        node.record.isSealed
+            ? keys != nil && node.record.hash == hasher.page(after: base, tokens: canonical) : node.hasTokens(canonical)
     }
 
     private mutating func prepareNextPage() {
@@ -138,7 +148,7 @@ private struct PrefixSearch {
     private mutating func searchInPage(after base: Digest, in transaction: borrowing ReadTransaction) throws {
         let start = segments.last.map { $0.pageFirstToken + pageTokens } ?? 0
         let limit = min(pageTokens, tokens.count - start)
-        let key = ChildKey.prefix(base: base, tokens, start..<start + limit)
+        let key = ChildKey.prefix(base: base, tokens, start..<start + limit, keys: keys)
         var best: (segments: [PageSegment], stop: MatchStop, usable: Int)?
         for reversed in [false, true] {
             let range: KeyRange<RawBytes> = reversed ? .upTo(key) : .from(key)
@@ -171,7 +181,13 @@ private struct PrefixSearch {
         _ hash: Digest, after base: Digest, from start: Int, limit: Int, in transaction: borrowing ReadTransaction
     ) throws -> (segments: [PageSegment], stop: MatchStop) {
         let agreed = try index.nodes.withValue(hash, in: transaction) { bytes in
-            try tokens.commonPrefix(from: start, limit: limit, canonical: try NodeView(bytes).tokens)
+            let node = try NodeView(bytes)
+            guard node.record.isSealed else {
+                return try tokens.commonPrefix(from: start, limit: limit, canonical: node.content)
+            }
+            return try index.tokens(of: node).withUnsafeBytes {
+                try tokens.commonPrefix(from: start, limit: limit, canonical: $0)
+            }
         }
         guard let agreed, agreed > 0 else { return ([], .notStored) }
         return try index.chain(
@@ -197,7 +213,8 @@ extension Index {
         while hash != base {
             let found = try nodes.withValue(hash, in: transaction) { bytes in
                 let node = try NodeView(bytes)
-                guard node.record.firstOwnToken >= start, hasher.hash(of: node) == hash else {
+                guard node.record.firstOwnToken >= start, try hasher.hash(of: node.record, tokens: tokens(of: node)) == hash
+                else {
                     throw StoreError(.damaged, "node \(hash.hex.prefix(16)) is not what its hash says; run `reelkv verify`")
                 }
                 let contributes = end > node.record.start
@@ -232,7 +249,7 @@ extension Index {
         after segment: PageSegment?, in transaction: borrowing some Transaction & ~Copyable
     ) throws -> [UInt8]? {
         guard let segment, segment.used.upperBound == segment.nodeTokens.upperBound else { return nil }
-        return try states.get(segment.hash, in: transaction)
+        return try state(after: segment.hash, in: transaction)
     }
 }
 

@@ -150,7 +150,7 @@ struct RepairPlan {
             NodeRecord(
                 base: .zero, parent: .zero, pageFirstToken: UInt64(first), start: UInt32(start), end: UInt32(end),
                 parentEnd: UInt32(start), modelId: owner.model, tenantId: owner.tenant, children: 0, heads: 0, tokenBytes: 0,
-                kind: (end - start == check.pageTokens ? Node.Kind.page : .piece).rawValue, encodingCount: 1, pins: 0,
+                kind: (end - start == check.pageTokens ? Node.Kind.page : .piece).rawValue, encodingCount: 1, flags: 0, pins: 0,
                 createdSeconds: 0, createdAccess: 0, hash: image.hash, next: 0), number: 0)
         entry.isRecovered = true
         entry.parent = parent

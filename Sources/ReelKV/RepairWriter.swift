@@ -87,10 +87,10 @@ struct RepairWriter {
         let heads = plan.heads.map(\.record)
         let tenants = Set(used.map { UInt32($0 >> 32) } + heads.map(\.tenantId))
         let models = Set(used.map { UInt32(truncatingIfNeeded: $0) } + heads.map(\.modelId))
-        var tenantRecords: [String: TenantRecord] = [:]
+        var tenantRecords: [String: StoredTenant] = [:]
         var modelRecords: [String: [UInt8]] = [:]
-        for tenant in identity?.tenants ?? [] where former == nil || tenants.contains(tenant.record.tenantId) {
-            tenantRecords[tenant.name] = tenant.record
+        for tenant in identity?.tenants ?? [] where former == nil || tenants.contains(tenant.id) {
+            tenantRecords[tenant.name] = tenant
         }
         for model in identity?.models ?? [] {
             guard let id = try? model.stored().id, former == nil || models.contains(id) else { continue }
@@ -99,11 +99,11 @@ struct RepairWriter {
         if let former {
             try? former.tenants.forEachRaw(in: .all, in: transaction, onDamage: { _ in }) { key, value in
                 let name = String(decoding: key, as: UTF8.self)
-                if let record = TenantRecord(at: 0, of: value), check.tenants[record.tenantId]?.name == name,
+                if let tenant = try? StoredTenant(name: name, bytes: value), check.tenants[tenant.id]?.name == name,
                     // under an id that nobody has, it is not the one that nodes and heads are of
-                    tenantRecords[name] == nil || tenants.contains(record.tenantId)
+                    tenantRecords[name] == nil || tenants.contains(tenant.id)
                 {
-                    tenantRecords[name] = record
+                    tenantRecords[name] = tenant
                 }
                 return .continue
             }
@@ -119,7 +119,7 @@ struct RepairWriter {
         }
         let records = try former.map { try storeRecords(of: $0, in: transaction) } ?? []
         try index.environment.write { transaction in
-            for (name, record) in tenantRecords { try index.putTenant(record, named: name, in: transaction) }
+            for tenant in tenantRecords.values { try index.putTenant(tenant, in: transaction) }
             for (name, bytes) in modelRecords { try index.models.put(name, bytes, in: transaction) }
             if let settings = identity?.settings, records.allSatisfy({ $0.key != Index.settingsKey }) {
                 try index.putSettings(settings, in: transaction)
@@ -177,9 +177,11 @@ struct RepairWriter {
             base: root ?? base, parent: identity.parentHash,
             pageFirstToken: UInt64(entry.pageFirstToken), start: UInt32(entry.start), end: UInt32(entry.end),
             parentEnd: UInt32(entry.parentEnd), modelId: entry.model, tenantId: entry.tenant, children: 0, heads: 0,
-            tokenBytes: 0, kind: entry.kind.rawValue, encodingCount: 0, pins: 0, createdSeconds: Platform.unixSeconds(),
+            tokenBytes: 0, kind: entry.kind.rawValue, encodingCount: 0, flags: 0, pins: 0, createdSeconds: Platform.unixSeconds(),
             createdAccess: 0, hash: identity.chainHash, next: 0)
-        try write(Node(record: record, encodings: encodings, tokens: identity.tokens), at: position)
+        var node = Node(record: record, encodings: encodings, tokens: identity.tokens)
+        try node.sealIfEncrypted(with: index.keyRing.keys(of: entry.tenant), hash: identity.chainHash)
+        try write(node, at: position)
     }
 
     private mutating func write(_ node: Node, at position: NodeCatalog.Position) throws {
@@ -211,9 +213,7 @@ struct RepairWriter {
                 let (hash, number) = (node.record.hash, catalog[position].number)
                 try index.nodes.records.put(number, node.encoded(), in: transaction)
                 try index.nodes.numbers.put(hash, withUnsafeBytes(of: number.bigEndian) { Array($0) }, in: transaction)
-                let tokens = try TokenSequence(canonical: node.tokens)
-                try index.children.put(
-                    ChildKey.key(of: hash, base: node.record.base, tokens: tokens), hash.bytes, in: transaction)
+                try index.children.put(ChildKey.key(of: node), hash.bytes, in: transaction)
             }
         }
         self.batch = []
@@ -234,9 +234,12 @@ struct RepairWriter {
             head.frames.removeAll { UInt64($0.firstToken + $0.tokenCount) > planned.record.tokenCount }
             try index.environment.write { transaction in
                 switch planned.reference {
-                case .building(let key): try index.building.put(key.bytes, head.encoded(), in: transaction)
+                case .building(let key):
+                    let bytes = try index.encoded(head, place: Head.place(key), in: transaction)
+                    try index.building.put(key.bytes, bytes, in: transaction)
                 case .finished(let kind, let key):
-                    try index.heads(of: kind).put(key.bytes, head.encoded(), in: transaction)
+                    let bytes = try index.encoded(head, place: Head.place(kind, key), in: transaction)
+                    try index.heads(of: kind).put(key.bytes, bytes, in: transaction)
                     guard !head.isEmpty else { return }
                     try index.tips.put(TipKey(tip: head.record.tip, kind: kind, head: key).bytes, [], in: transaction)
                 }
@@ -272,8 +275,8 @@ struct RepairWriter {
 
     private func writeCounts(_ store: StoreRecord) throws {
         var store = store
-        store.formatVersion = Index.formatVersion
-        store.minimumReaderVersion = Index.formatVersion
+        store.formatVersion = max(store.formatVersion, Index.formatVersion)
+        store.minimumReaderVersion = max(store.minimumReaderVersion, Index.formatVersion)
         let files = try images.ids()
         let volumes = Set(live.keys).union(check.volumes.keys)
         store.nextVolumeId = max(store.nextVolumeId, (volumes.union(files).max() ?? 0) + 1)

@@ -37,6 +37,8 @@ public final class SequenceWriter {
     private let store: Store
     private let publisher: PagePublisher
     private let hasher: ChainHasher
+    /// Of an encrypted tenant.
+    private let keys: TenantKeys?
     private let encoder: PageEncoder
     private let pieceEncoder: PageEncoder
     private let protectedTokens: Set<Int>
@@ -62,7 +64,8 @@ public final class SequenceWriter {
         self.protectedTokens = protectedTokens
         model = storedModel.spec
         tokenCount = start.tokenCount
-        hasher = store.hasher(tenant: tenant, model: storedModel)
+        hasher = try store.hasher(tenant: tenant, model: storedModel)
+        keys = store.index.keyRing.keys(of: tenant.id)
         encoder = PageEncoder(profile: profile, options: options)
         pieceEncoder = PageEncoder(profile: .exact)
         pageFirstToken = start.tokenCount / store.pageTokens * store.pageTokens
@@ -149,7 +152,7 @@ public final class SequenceWriter {
             let page = try encode(
                 encoder, hash: hash, parent: base, start: 0, end: store.pageTokens, canonical: canonical, inherited: inherited)
             try publisher.add(
-                node(.page, parent: base, tokens: 0..<store.pageTokens, canonical, profile, page, inherited),
+                try node(.page, hash: hash, parent: base, tokens: 0..<store.pageTokens, canonical, profile, page, inherited),
                 hash: hash, image: page, tokenCount: tokenCount)
             storedBytes += page.bytes.count
         }
@@ -185,7 +188,7 @@ public final class SequenceWriter {
             let page = try encode(
                 pieceEncoder, hash: hash, parent: parent, start: tail.end, end: end, canonical: canonical, inherited: .none)
             try publisher.add(
-                node(.piece, parent: parent, tokens: tail.end..<end, canonical, .exact, page, .none),
+                try node(.piece, hash: hash, parent: parent, tokens: tail.end..<end, canonical, .exact, page, .none),
                 hash: hash, image: page, tokenCount: tokenCount)
             storedBytes += page.bytes.count
         }
@@ -194,21 +197,24 @@ public final class SequenceWriter {
 
     /// The index's record of a page or piece whose image is still to be placed.
     private func node(
-        _ kind: Node.Kind, parent: Digest, tokens: Range<Int>, _ canonical: [UInt8], _ profile: Profile,
+        _ kind: Node.Kind, hash: Digest, parent: Digest, tokens: Range<Int>, _ canonical: [UInt8], _ profile: Profile,
         _ page: EncodedPage, _ inherited: InheritedError
-    ) -> Node {
+    ) throws -> Node {
         let encoding = EncodingRecord(
             volumeId: 0, pageId: 0, imageBytes: UInt32(page.count), profileId: profile.id,
             flags: inherited.lossyTokens.isEmpty ? 0 : EncodingRecord.inheritedFlag,
             keyError: page.meanError.key, valueError: page.meanError.value,
-            completeFrom: UInt32(staging.completeFrom(tokens)), createdSeconds: Platform.unixSeconds())
+            completeFrom: UInt32(staging.completeFrom(tokens)), keyEpoch: keys?.current.number ?? 0,
+            createdSeconds: Platform.unixSeconds())
         let record = NodeRecord(
             base: base, parent: parent, pageFirstToken: UInt64(pageFirstToken), start: UInt32(tokens.lowerBound),
             end: UInt32(tokens.upperBound), parentEnd: UInt32(tokens.lowerBound),
             modelId: publisher.modelID, tenantId: publisher.tenantID, children: 0, heads: 0, tokenBytes: UInt32(canonical.count),
-            kind: kind.rawValue, encodingCount: 1, pins: 0, createdSeconds: Platform.unixSeconds(), createdAccess: 0,
+            kind: kind.rawValue, encodingCount: 1, flags: 0, pins: 0, createdSeconds: Platform.unixSeconds(), createdAccess: 0,
             hash: .zero, next: 0)
-        return Node(record: record, encodings: [encoding], tokens: canonical)
+        var node = Node(record: record, encodings: [encoding], tokens: canonical)
+        try node.sealIfEncrypted(with: keys, hash: hash)
+        return node
     }
 
     private func encode(
@@ -226,7 +232,9 @@ public final class SequenceWriter {
             exact: inherited.lossyTokens.map { $0 - start },
             carriedErrors: inherited.lossyTokens.isEmpty
                 ? [] : model.layers.map { _ in inherited.mean(over: end - start) })
-        return try encoder.encode(input, executor: Parallel.perLayer(count:body:))
+        let page = try encoder.encode(input, executor: Parallel.perLayer(count:body:))
+        guard let keys else { return page }
+        return EncodedPage(bytes: try SealedImage.seal(page.bytes, of: keys.tenant, with: keys.current), errors: page.errors)
     }
 
     /// Reads the tensors of the page's first tokens back from the nodes that hold them, into the staging memory. Tokens that come

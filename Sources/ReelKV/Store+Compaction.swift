@@ -67,6 +67,7 @@ extension Store {
         try removeDeadVolumes()
         try emptyVolumes(options, into: &report, progress: progress)
         try removeDeadVolumes()
+        try forgetEarlierKeys()
         try shrinkIndex(ifGaining: Self.indexGainMin)
         report.folderBytesAfter = try Platform.folderBytes(folder)
         report.liveBytes = try VictimChoice(self).liveBytes
@@ -76,14 +77,15 @@ extension Store {
     private func emptyVolumes(
         _ options: CompactionOptions, into report: inout CompactionReport, progress: ((CompactionProgress) throws -> Void)?
     ) throws {
-        let plan = try compactionPlan(options)
+        let resealing = try volumesToReseal(options)
+        let plan = try plan(options, resealing: resealing)
         var pace = CompactionPace(bytesPerSecondMax: options.bytesPerSecondMax, progress: progress)
         pace.state.bytesToCopy = plan.bytesToCopy
         pace.state.volumesToRemove = plan.victims.count
         try retireMostlyDead(options)
         let batchBytes = min(Self.batchBytesMax, options.bytesPerSecondMax ?? .max)
         var tried: Set<UInt64> = []
-        while let victim = try compactionPlan(options).victims.first(where: { !tried.contains($0.id) }) {
+        while let victim = try self.plan(options, resealing: resealing).victims.first(where: { !tried.contains($0.id) }) {
             tried.insert(victim.id)
             guard var evacuation = try Evacuation(victim.id, of: self) else {
                 report.volumesInUse += 1

@@ -131,7 +131,9 @@ extension Store {
         let held = try read { try index.chains(endingAt: leased, in: $0) }
         report.pagesLeft = hashes.count { held.contains($0) }
         for hash in hashes where !held.contains(hash) {
-            guard let candidate = try candidate(hash, to: profile), let model = models[candidate.node.record.modelId] else {
+            guard let candidate = try candidate(hash, to: profile), index.canOpen(candidate.node.record),
+                let model = models[candidate.node.record.modelId]
+            else {
                 continue
             }
             let demoter = PageDemoter(store: self, model: model, encoder: PageEncoder(profile: profile))
@@ -169,6 +171,7 @@ extension Store {
                     var encoding = encoding
                     encoding.volumeId = location.volume
                     encoding.pageId = location.page
+                    _ = try index.sealingKeys(of: candidate.node.record.tenantId, in: transaction)
                     guard !held.contains(candidate.hash),
                         try index.demote(candidate, to: encoding, in: transaction)
                     else {

@@ -9,7 +9,7 @@ extension Store {
     package func enterWithoutImages(_ sequences: [(name: String, tokens: TokenSequence)], model modelName: String) throws {
         let model = try storedModel(named: modelName)
         let tenant = try makeTenant(named: Store.defaultTenant)
-        let hasher = hasher(tenant: tenant, model: model)
+        let hasher = try hasher(tenant: tenant, model: model)
         try write { transaction in
             let volume = try makeVolumeWithoutFile(in: transaction)
             for (name, tokens) in sequences {
@@ -57,12 +57,13 @@ extension Store {
         let record = NodeRecord(
             base: base, parent: base, pageFirstToken: UInt64(range.lowerBound), start: 0, end: UInt32(range.count),
             parentEnd: 0, modelId: model, tenantId: tenant, children: 0, heads: 0,
-            tokenBytes: UInt32(canonical.count), kind: (isPiece ? Node.Kind.piece : .page).rawValue, encodingCount: 1, pins: 0,
+            tokenBytes: UInt32(canonical.count), kind: (isPiece ? Node.Kind.piece : .page).rawValue, encodingCount: 1, flags: 0,
+            pins: 0,
             createdSeconds: 0,
             createdAccess: try index.counters(in: transaction).accesses, hash: hash, next: 0)
         let encoding = EncodingRecord(
             volumeId: volume, pageId: UInt64(page + 1), imageBytes: 1, profileId: Profile.exact.id, flags: 0, keyError: 0,
-            valueError: 0, completeFrom: 0, createdSeconds: 0)
+            valueError: 0, completeFrom: 0, keyEpoch: 0, createdSeconds: 0)
         _ = try index.publish(Node(record: record, encodings: [encoding], tokens: canonical), hash: hash, in: transaction)
         return hash
     }

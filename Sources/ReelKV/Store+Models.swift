@@ -1,10 +1,15 @@
 import KVCodec
 import LMDB
 
+/// A tenant as its record says.
 struct StoredTenant: Hashable, Sendable {
-    var id: UInt32
     var name: String
-    var salt: Digest
+    var record: TenantRecord
+    /// What its key opens; empty for a tenant that is not encrypted.
+    var secret: [UInt8]
+
+    var id: UInt32 { record.tenantId }
+    var isEncrypted: Bool { record.isEncrypted }
 }
 
 // MARK: - Models
@@ -102,16 +107,13 @@ extension Store {
     func makeTenant(named name: String, salt: Digest? = nil) throws -> StoredTenant {
         try Names.check(name, what: "tenant")
         if let known = try storedTenant(named: name) { return known }
-        return try write { transaction in
-            if let known = try index.tenant(named: name, in: transaction) { return known }
-            let id = try index.takeID(\.nextTenantId, in: transaction)
-            let salt = salt ?? ChainHasher.randomSalt()
-            try index.putTenant(
-                TenantRecord(salt: salt, tenantId: id, createdSeconds: Platform.unixSeconds(), quotaBytes: 0), named: name,
-                in: transaction)
-            try saveIdentity(in: transaction)
-            return StoredTenant(id: id, name: name, salt: salt)
+        let key = index.keyRing.awaitedKey(ofTenant: name)
+        let (tenant, keys) = try write { transaction in
+            if let known = try index.tenant(named: name, in: transaction) { return (known, nil as TenantKeys?) }
+            return try index.addTenant(named: name, salt: salt, key: key, in: transaction) { try saveIdentity(in: transaction) }
         }
+        if let keys { index.keyRing.add(keys) }
+        return tenant
     }
 
     static func noTenant(_ name: String) -> StoreError {
@@ -147,19 +149,43 @@ extension Index {
     func tenantRecord(
         named name: String, in transaction: borrowing some Transaction & ~Copyable
     ) throws -> TenantRecord? {
-        guard Names.isPossible(name) else { return nil }
-        return try tenants.withValue(name, in: transaction) { bytes in
-            guard let record = TenantRecord(at: 0, of: bytes) else {
-                throw StoreError(.damaged, "the record of tenant '\(name)' is damaged; run `reelkv verify`")
-            }
-            return record
-        }
+        try tenant(named: name, in: transaction)?.record
     }
 
-    func putTenant(_ record: TenantRecord, named name: String, in transaction: borrowing WriteTransaction) throws {
-        var bytes: [UInt8] = []
-        bytes.append(record)
-        try tenants.put(name, bytes, in: transaction)
+    func putTenant(_ tenant: StoredTenant, in transaction: borrowing WriteTransaction) throws {
+        try tenants.put(tenant.name, tenant.encoded(), in: transaction)
+    }
+
+    /// The salt of a tenant's chains; nil for an encrypted tenant whose key was not given.
+    func salt(of tenant: StoredTenant) -> Digest? {
+        tenant.isEncrypted ? keyRing.keys(of: tenant.id)?.salt : tenant.record.salt
+    }
+
+    /// Makes a tenant, encrypted if there is a key.
+    func addTenant(
+        named name: String, salt: Digest?, key: EncryptionKey?, in transaction: borrowing WriteTransaction,
+        beforeCommit: () throws -> Void
+    ) throws -> (tenant: StoredTenant, keys: TenantKeys?) {
+        let id = try takeID(\.nextTenantId, in: transaction)
+        let keys = key.map { TenantKeys(tenant: id, name: name, owner: $0) }
+        let secret = keys?.sealed() ?? []
+        let tenant = StoredTenant(
+            name: name,
+            record: TenantRecord(
+                salt: keys == nil ? salt ?? ChainHasher.randomSalt() : .zero, tenantId: id,
+                flags: keys == nil ? 0 : TenantRecord.encryptedFlag, createdSeconds: Platform.unixSeconds(), quotaBytes: 0,
+                keyEpoch: keys?.current.number ?? 0, secretBytes: UInt32(secret.count)),
+            secret: secret)
+        if keys != nil {
+            // older readers would take sealed pages for damaged ones
+            var store = try storeRecord(in: transaction)
+            store.formatVersion = max(store.formatVersion, Self.encryptedVersion)
+            store.minimumReaderVersion = max(store.minimumReaderVersion, Self.encryptedVersion)
+            try putStoreRecord(store, in: transaction)
+        }
+        try putTenant(tenant, in: transaction)
+        try beforeCommit()
+        return (tenant, keys)
     }
 
     func allTenants(in transaction: borrowing some Transaction & ~Copyable) throws -> [StoredTenant] {
@@ -218,10 +244,26 @@ enum HeadReference: Hashable {
 }
 
 extension StoredTenant {
+    private static let secretBytesMax = 1 << 16
+
     init(name: String, bytes: UnsafeRawBufferPointer) throws {
-        guard let record = TenantRecord(at: 0, of: bytes) else {
+        guard let record = TenantRecord(at: 0, of: bytes), bytes.count == TenantRecord.byteCount + Int(record.secretBytes),
+            record.isEncrypted == (record.secretBytes > 0), record.secretBytes <= Self.secretBytesMax
+        else {
             throw StoreError(.damaged, "the record of tenant '\(name)' is damaged; run `reelkv verify`")
         }
-        self.init(id: record.tenantId, name: name, salt: record.salt)
+        self.init(name: name, record: record, secret: Array(bytes[TenantRecord.byteCount...]))
     }
+
+    func encoded() -> [UInt8] {
+        var bytes: [UInt8] = []
+        bytes.append(record)
+        return bytes + secret
+    }
+}
+
+extension TenantRecord {
+    static let encryptedFlag: UInt32 = 1
+
+    var isEncrypted: Bool { flags & Self.encryptedFlag != 0 }
 }

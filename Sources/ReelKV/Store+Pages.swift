@@ -71,7 +71,7 @@ extension Store {
             encoding: EncodingRecord(
                 volumeId: page.volumeID, pageId: page.pageID, imageBytes: UInt32(clamping: page.imageBytes),
                 profileId: page.profileID, flags: EncodingRecord.inheritedFlag, keyError: page.keyError,
-                valueError: page.valueError, completeFrom: .max, createdSeconds: page.createdSeconds),
+                valueError: page.valueError, completeFrom: .max, keyEpoch: 0, createdSeconds: page.createdSeconds),
             pageFirstToken: page.tokens.lowerBound, nodeTokens: 0..<page.tokens.count, used: 0..<page.tokens.count,
             completeFrom: 0, kind: page.isTail ? .piece : .page)
         return try withImage(of: segment, body)

@@ -12,11 +12,13 @@ extension Store {
     ///   - isDryRun: whether only to tell what would be done.
     ///   - progress: called with the pages checked so far and all of them.
     /// - Returns: all that was found, every record that was dropped or changed, and what is still wrong.
-    /// - Throws: `StoreError` with the codes `inUse` while another repair or a compaction runs, `readOnly`, `noSpace`, `inputOutput`.
+    /// - Throws: `StoreError` with the codes `keyRequired` while the key of an encrypted tenant is not given, `inUse` while another repair
+    ///   or a compaction runs, `readOnly`, `noSpace`, `inputOutput`.
     public func repair(
         depth: VerificationDepth = .tensors, isDryRun: Bool = false, progress: ((_ done: Int, _ total: Int) -> Void)? = nil
     ) throws -> RepairReport {
         if !isDryRun { try checkWritable() }
+        try checkUnlocked()
         let lock = try isDryRun ? nil : Self.lockForRepair(folder)
         defer { withExtendedLifetime(lock) {} }
         let check = try checkedAll(depth: depth, progress: progress)
@@ -58,7 +60,7 @@ extension Store {
             throw StoreError(
                 .damaged, "neither the index nor the file '\(Identity.fileName)' tells which store this is")
         }
-        return ImageSource(folder: folder, store: record, of: self)
+        return ImageSource(folder: folder, store: record, of: self, keys: index.keyRing)
     }
 
     private func plan() throws -> RepairPlan {
@@ -81,7 +83,8 @@ extension Store {
                 try index.environment.read { transaction in
                     let check = IndexCheck(index, pageTokens: pageTokens, identity: identity, in: transaction)
                     let made = try RepairPlan(check, images: images, isTakingAll: false, in: transaction)
-                    let new = try Index(at: path, readOnly: false, creating: true, isScratch: true, isAlone: true)
+                    let new = try Index(
+                        at: path, readOnly: false, creating: true, isScratch: true, isAlone: true, keyRing: index.keyRing)
                     var writer = RepairWriter(made, to: new, images: images, identity: identity)
                     try writer.write(former: index, store: record, in: transaction)
                     outcome = made.outcome
@@ -126,10 +129,11 @@ extension Store {
     /// tokens, as before; those that had been deleted and not yet compacted away are back. An index file that is there is kept, as
     /// `index.mdb.damaged-<time>`.
     ///
+    /// - Parameter keys: of all encrypted tenants, by name.
     /// - Returns: what was made anew, and what is still wrong.
-    /// - Throws: `StoreError` with the codes `notAStore`, `damaged` where the file `identity` cannot be read either, `invalidArgument` for a
+    /// - Throws: `StoreError` with the codes `keyRequired`, `wrongKey`, `notAStore`, `damaged` where the file `identity` cannot be read either, `invalidArgument` for a
     ///   store that opens, `newerFormat`, `inUse`, `noSpace`, `inputOutput`.
-    public static func rebuild(at path: String) throws -> RepairReport {
+    public static func rebuild(at path: String, keys: [String: EncryptionKey] = [:]) throws -> RepairReport {
         guard let folder = Platform.absolute(path), Platform.isDirectory(folder) else {
             throw StoreError(.notAStore, "\(path) is no folder")
         }
@@ -140,9 +144,10 @@ extension Store {
         let lock = try lockForRepair(folder)
         defer { withExtendedLifetime(lock) {} }
         var report = RepairReport()
-        report.add(try StoreError.translating { try replaceIndex(in: folder) })
+        report.add(try StoreError.translating { try replaceIndex(in: folder, keys: keys) })
         report.isRebuilt = true
         let store = try Store(opening: path)
+        for (tenant, key) in keys { try store.unlock(tenant: tenant, with: key) }
         try store.write { try store.saveIdentity(in: $0) }
         report.left = try store.checkedAll(depth: .index).index.report.problems
         return report
@@ -162,21 +167,27 @@ extension Store {
         throw StoreError(.invalidArgument, "the index of \(path) can be read: repair the store instead of rebuilding it")
     }
 
-    private static func replaceIndex(in folder: String) throws -> RepairPlan.Outcome {
+    private static func replaceIndex(in folder: String, keys: [String: EncryptionKey]) throws -> RepairPlan.Outcome {
         let identity = try Identity(forRebuilding: folder)
-        let images = ImageSource(folder: folder, store: identity.store, of: nil)
+        let ring = KeyRing()
+        for tenant in identity.tenants where tenant.isEncrypted {
+            guard let key = keys[tenant.name] else { throw Index.noKey("tenant '\(tenant.name)'") }
+            ring.add(try tenant.keys(opening: key))
+        }
+        let images = ImageSource(folder: folder, store: identity.store, of: nil, keys: ring)
         let outcome = try IndexFiles.replace(in: folder) { path in
-            try makeIndex(at: path, former: try IndexFiles.former(in: folder), identity, images)
+            try makeIndex(at: path, former: try IndexFiles.former(in: folder, keyRing: ring), identity, images, ring)
         }
         try images.keepDamaged(besides: outcome.readableVolumes)
         return outcome
     }
 
     private static func makeIndex(
-        at path: String, former: Index?, _ identity: Identity, _ images: ImageSource
+        at path: String, former: Index?, _ identity: Identity, _ images: ImageSource, _ ring: KeyRing
     ) throws -> RepairPlan.Outcome {
         let pageTokens = Int(identity.store.pageTokens)
-        let new = try Index(at: path, readOnly: false, creating: true, isScratch: true, isAlone: true)
+        let new = try Index(
+            at: path, readOnly: false, creating: true, isScratch: true, isAlone: true, keyRing: ring)
         // where nothing can be read, the new index, which is empty yet, says the same
         let source = former ?? new
         return try source.environment.read { transaction in
@@ -200,7 +211,8 @@ extension Identity {
             )
         }
         let isPossible =
-            store.formatVersion == Index.formatVersion && store.pageTokens > 0 && store.pageTokens % 32 == 0
+            (Index.formatVersion...Index.encryptedVersion).contains(store.formatVersion) && store.pageTokens > 0
+            && store.pageTokens % 32 == 0
             && store.pageTokens <= TokenSequence.pageTokensMax && store.volumeBytesMax > 0
         guard isPossible else {
             throw StoreError(

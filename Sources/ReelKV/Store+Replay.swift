@@ -50,7 +50,7 @@ package final class ReplayStore {
 
     private func enter(_ tokens: TokenSequence, after prefix: StoredPrefix, from first: Int) throws {
         let index = store.index
-        let hasher = store.hasher(tenant: tenant, model: model)
+        let hasher = try store.hasher(tenant: tenant, model: model)
         let count = (tokens.count + Self.pageTokens - 1) / Self.pageTokens
         var stored: [EvictionMemory.PathNode] = []
         let before = Array(prefix.path.prefix(first))

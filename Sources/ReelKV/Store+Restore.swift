@@ -147,14 +147,15 @@ extension Store {
     ) throws -> Int {
         let segment = page.segment
         let nodeStart = segment.pageFirstToken + segment.nodeTokens.lowerBound
-        return try withImage(of: page, readsAhead: false) { image in
+        return try withImage(of: page, readsAhead: false) { stored in
+            let image = stored.image
             // a sliding-window layer may hold none of the page, or only its last tokens
             let held = image.layers.indices.contains(layer) ? image.layers[layer]?.tokens.lowerBound : nil
             let first = held.map { min(max(tokens.lowerBound, nodeStart + $0), tokens.upperBound) } ?? tokens.upperBound
             guard first < tokens.upperBound else { return first }
-            try Environment.bringIn(image.bytes(ofLayers: layer..<layer + 1))
+            try Environment.bringIn(stored.bytes(ofLayers: layer..<layer + 1))
             let part = try destination.tokens(first - tokens.lowerBound..<tokens.count)
-            try image.decode(
+            try stored.decode(
                 layer: layer, tokens: first - nodeStart..<tokens.upperBound - nodeStart, key: part.key, value: part.value,
                 scratch: scratch)
             return first

@@ -120,7 +120,7 @@ extension Store {
 
     private static func isSound(_ bytes: UnsafeRawBufferPointer) -> Bool {
         do {
-            try PageImage(parsing: bytes).verifyChecksum()
+            try StoredImage.verifyChecksum(of: bytes)
             return true
         } catch {
             // what a newer version wrote is not for this one to judge

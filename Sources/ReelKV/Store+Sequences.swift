@@ -21,6 +21,8 @@ public struct SequenceInfo: Hashable, Sendable {
     public var isBuilding: Bool
     /// Its pages are not evicted.
     public var isPinned: Bool
+    /// Its tenant is encrypted, and the key was not given: frames, turns and provenance are not known.
+    public var isLocked: Bool
 }
 
 // MARK: - Looking
@@ -83,7 +85,8 @@ extension Store {
                 guard let node = try self.index.node(segment.hash, in: transaction) else {
                     throw StoreError(.pageUnavailable, "a page of this prefix was deleted meanwhile: match again")
                 }
-                whole = try whole.appending(try TokenSequence(canonical: node.tokens)[0..<segment.used.upperBound])
+                let tokens = try TokenSequence(canonical: try self.index.tokens(of: node))
+                whole = try whole.appending(tokens[0..<segment.used.upperBound])
             }
             return whole
         }
@@ -96,7 +99,7 @@ extension Store {
             guard let node = try index.node(last.hash, in: transaction) else {
                 throw StoreError(.pageUnavailable, "a page of this prefix was deleted meanwhile: match again")
             }
-            return try TokenSequence(canonical: node.tokens)[0..<last.used.upperBound]
+            return try TokenSequence(canonical: try index.tokens(of: node))[0..<last.used.upperBound]
         }
     }
 
@@ -131,7 +134,7 @@ extension Store {
         guard let model = try index.allModels(in: transaction).first(where: { $0.id == head.record.modelId }) else {
             throw StoreError(.damaged, "the index lacks model \(head.record.modelId), which a sequence uses; run `reelkv verify`")
         }
-        let hasher = hasher(tenant: tenant, model: model)
+        let hasher = try hasher(tenant: tenant, model: model)
         let (segments, refusal) = try index.chain(
             endingAt: head.record.tip, end: Int(head.record.tipEnd), after: hasher.root, from: 0, hasher: hasher,
             accepting: .any, in: transaction)
@@ -162,7 +165,8 @@ private struct NameContext {
             model: models[head.record.modelId] ?? "model \(head.record.modelId)", profileID: head.record.profileId,
             tokenCount: Int(head.record.tokenCount), frames: head.frames, turns: head.turns,
             provenance: head.provenance, createdSeconds: head.record.createdSeconds,
-            updatedSeconds: head.record.updatedSeconds, isBuilding: isBuilding, isPinned: head.record.isPinned)
+            updatedSeconds: head.record.updatedSeconds, isBuilding: isBuilding, isPinned: head.record.isPinned,
+            isLocked: head.sealed != nil)
     }
 }
 
@@ -203,6 +207,7 @@ extension Store {
                 throw StoreError(.alreadyExists, "a session '\(name)' exists already: choose another name or remove it")
             }
             var fork = try cut(head, of: tenant, to: count ?? Int(head.record.tokenCount), in: transaction)
+            guard fork.sealed == nil else { throw Index.noKey("tenant '\(tenant.name)'") }
             fork.record.kind = SequenceKind.session.rawValue
             fork.record.createdSeconds = Platform.unixSeconds()
             fork.record.updatedSeconds = fork.record.createdSeconds

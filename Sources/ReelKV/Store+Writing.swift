@@ -32,14 +32,14 @@ extension Store {
             throw StoreError(
                 .invalidArgument, "session '\(name.name)' exists: it goes on from its own last token, not from another prefix")
         }
-        let prefix = existing?.prefix ?? start ?? emptyPrefix(model: model, tenant: tenant)
+        let prefix = try existing?.prefix ?? start ?? emptyPrefix(model: model, tenant: tenant)
         guard prefix.modelID == model.id else {
             throw StoreError(.modelMismatch, "the tokens before belong to model '\(prefix.model.name)', not '\(modelName)'")
         }
         guard prefix.tokenCount == 0 || prefix.tenantID == tenant.id else {
             throw StoreError(.modelMismatch, "the tokens before belong to tenant '\(prefix.tenant)', not '\(name.tenant)'")
         }
-        guard prefix.tokenCount == 0 || prefix.root == hasher(tenant: tenant, model: model).root else {
+        guard try prefix.tokenCount == 0 || prefix.root == hasher(tenant: tenant, model: model).root else {
             throw StoreError(.modelMismatch, "the tokens before belong to another store: match them in this one")
         }
         if let count, count != prefix.tokenCount {
@@ -52,7 +52,7 @@ extension Store {
         // a session that goes on was used; a prefix given was counted when it was looked up
         if let existing, existing.prefix.tokenCount > 0 { noteUse(of: existing.prefix) }
         return try SequenceWriter(
-            store: self, name: name, start: prefix.tokenCount == 0 ? emptyPrefix(model: model, tenant: tenant) : prefix,
+            store: self, name: name, start: prefix.tokenCount == 0 ? try emptyPrefix(model: model, tenant: tenant) : prefix,
             tenant: tenant, storedModel: model, profile: profile, options: options, protectedTokens: protectedTokens,
             expectedHead: existing?.head, isReplacing: replacing)
     }
@@ -85,10 +85,10 @@ extension Store {
         }
     }
 
-    private func emptyPrefix(model: StoredModel, tenant: StoredTenant) -> StoredPrefix {
+    private func emptyPrefix(model: StoredModel, tenant: StoredTenant) throws -> StoredPrefix {
         StoredPrefix(
             tokenCount: 0, stop: .complete, model: model.spec, tenant: tenant.name, engineState: nil, segments: [],
-            modelID: model.id, tenantID: tenant.id, root: hasher(tenant: tenant, model: model).root)
+            modelID: model.id, tenantID: tenant.id, root: try hasher(tenant: tenant, model: model).root)
     }
 
     /// Whether a node is stored in that profile, with all layers from `completeFrom` on, and its image is where it should be: after a
@@ -101,7 +101,7 @@ extension Store {
             do {
                 let isThere = try StoreError.translating {
                     try volumes.volume(encoding.volumeId).withImage(encoding.pageId, readsAhead: false) { bytes in
-                        (try? PageImage(parsing: bytes))?.identity.chainHash == hash
+                        (try? StoredImage.chainHash(of: bytes)) == hash
                     }
                 }
                 if isThere == true { return true }

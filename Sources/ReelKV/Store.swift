@@ -192,11 +192,14 @@ public final class Store: Sendable {
     // MARK: - Chains
 
     /// The hasher of one model's chains for one tenant. Its root is where all their sequences start.
-    func hasher(tenant: StoredTenant, model: StoredModel) -> ChainHasher {
-        hashers.withLock { hashers in
+    ///
+    /// - Throws: `StoreError.keyRequired` for an encrypted tenant whose key was not given.
+    func hasher(tenant: StoredTenant, model: StoredModel) throws -> ChainHasher {
+        guard let salt = index.salt(of: tenant) else { throw Index.noKey("tenant '\(tenant.name)'") }
+        return hashers.withLock { hashers in
             let key = HasherKey(tenant: tenant.id, model: model.id)
             if let known = hashers[key] { return known }
-            let hasher = ChainHasher(salt: tenant.salt, modelBytes: model.spec.chainBytes(), pageTokens: pageTokens)
+            let hasher = ChainHasher(salt: salt, modelBytes: model.spec.chainBytes(), pageTokens: pageTokens)
             hashers[key] = hasher
             return hasher
         }

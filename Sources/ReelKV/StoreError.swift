@@ -37,6 +37,10 @@ public struct StoreError: Error, Hashable, Sendable, CustomStringConvertible {
         public static let inUse = Code(rawValue: "in-use")
         /// The operating system refused.
         public static let inputOutput = Code(rawValue: "input-output")
+        /// The tenant is encrypted and its key was not given, or it has another one by now.
+        public static let keyRequired = Code(rawValue: "key-required")
+        /// Not the tenant's key.
+        public static let wrongKey = Code(rawValue: "wrong-key")
         /// Used in a child process after fork().
         public static let forked = Code(rawValue: "forked")
     }

@@ -103,9 +103,9 @@ extension Store {
         if let bytes, bytes <= 0 { throw StoreError(.invalidArgument, "a tenant's quota has at least one byte, not \(bytes)") }
         _ = try makeTenant(named: name)
         try write { transaction in
-            guard var record = try index.tenantRecord(named: name, in: transaction) else { throw Self.noTenant(name) }
-            record.quotaBytes = UInt64(bytes ?? 0)
-            try index.putTenant(record, named: name, in: transaction)
+            guard var tenant = try index.tenant(named: name, in: transaction) else { throw Self.noTenant(name) }
+            tenant.record.quotaBytes = UInt64(bytes ?? 0)
+            try index.putTenant(tenant, in: transaction)
             try saveIdentity(in: transaction)
         }
     }

@@ -44,6 +44,8 @@ public struct VerificationReport: Hashable, Sendable {
     public var bytes = 0
     /// Pages that failed a checksum before and count as absent.
     public var quarantined = 0
+    /// Nodes of encrypted tenants whose keys were not given: of them and their pages, only checksums were checked.
+    public var lockedNodes = 0
     /// Page images that nothing refers to: deleted, or left by a crash. Compaction gives their space back.
     public var orphanPages = 0
     public var orphanBytes = 0

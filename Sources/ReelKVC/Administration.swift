@@ -142,14 +142,3 @@ public func reelkv_scrub_step_json(
         place.pointee = try ReelKVC.json(ScrubResult(step))
     }
 }
-
-@c @implementation
-public func reelkv_rebuild_json(
-    _ path: UnsafePointer<CChar>?, _ json: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
-) -> reelkv_status {
-    attempt {
-        let place = try output(json, "json")
-        let report = try Store.rebuild(at: try text(path, "path"))
-        place.pointee = try ReelKVC.json(VerifyReport(report, isDryRun: false))
-    }
-}

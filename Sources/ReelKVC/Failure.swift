@@ -45,6 +45,8 @@ package struct Failure: Error {
         case .inUse: REELKV_IN_USE
         case .inputOutput: REELKV_IO_ERROR
         case .forked: REELKV_FORKED
+        case .keyRequired: REELKV_KEY_REQUIRED
+        case .wrongKey: REELKV_WRONG_KEY
         default: REELKV_INTERNAL
         }
     }

@@ -44,6 +44,8 @@ package struct VerifyReport: Encodable {
     package var volumes: Int
     package var bytes: Int
     package var quarantined: Int
+    /// Records of encrypted tenants whose keys were not given; missing where there are none.
+    package var lockedNodes: Int?
     package var orphanPages: Int
     package var orphanBytes: Int
     package var leftovers: [Leftover]
@@ -54,6 +56,7 @@ package struct VerifyReport: Encodable {
 
     enum CodingKeys: String, CodingKey {
         case sound, nodes, pages, sequences, volumes, bytes, quarantined, leftovers, counts, problems, repair
+        case lockedNodes = "locked_nodes"
         case orphanPages = "orphan_pages"
         case orphanBytes = "orphan_bytes"
     }
@@ -66,6 +69,7 @@ package struct VerifyReport: Encodable {
         volumes = report.volumes
         bytes = report.bytes
         quarantined = report.quarantined
+        lockedNodes = report.lockedNodes == 0 ? nil : report.lockedNodes
         orphanPages = report.orphanPages
         orphanBytes = report.orphanBytes
         leftovers = report.leftovers.map { Leftover(path: $0.path, bytes: $0.bytes, message: $0.message) }

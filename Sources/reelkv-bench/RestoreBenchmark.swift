@@ -18,7 +18,16 @@ struct RestoreBenchmark: ParsableCommand {
     @Option(help: "Restores to time; the median is printed.") var runs = 7
     @Option(help: "Only these profiles.") var profile = ["exact", "int8", "int4", "kivi-2", "vidkv-2-2", "vidkv-1.5-1.58"]
     @Flag(help: "Open the store anew for each restore, out of the page cache.") var cold = false
+    @Flag(help: "Store for an encrypted tenant.") var encrypted = false
     @Flag(help: "Print JSON.") var json = false
+
+    private static let key = EncryptionKey.random()
+
+    private func open(_ path: String) throws -> Store {
+        let store = try Store(opening: path)
+        if encrypted { try store.unlock(tenant: Store.defaultTenant, with: Self.key) }
+        return store
+    }
 
     private struct Times {
         var whole: Double
@@ -103,6 +112,7 @@ struct RestoreBenchmark: ParsableCommand {
 
     private func write(_ stream: SyntheticStream, to path: String, profile: Profile) throws {
         let store = try Store.create(at: path)
+        if encrypted { try store.createTenant(named: Store.defaultTenant, key: Self.key) }
         try store.addModel(SyntheticStream.model)
         try stream.write(tokens, to: store, as: .video("v"), profile: profile)
     }

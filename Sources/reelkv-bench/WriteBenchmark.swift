@@ -14,6 +14,7 @@ struct WriteBenchmark: ParsableCommand {
     @Option(help: "Tokens per append.") var chunk = 512
     @Option(help: "The profile to write with.") var profile = "vidkv-1.5-1.58"
     @Flag(help: "Wait for half the disk flushes.") var relaxed = false
+    @Flag(help: "Store for an encrypted tenant.") var encrypted = false
     @Flag(help: "Print JSON.") var json = false
 
     private struct Row: Encodable {
@@ -41,6 +42,7 @@ struct WriteBenchmark: ParsableCommand {
         _ = try Store.create(at: folder.path + "/store")
         let store = try Store(opening: folder.path + "/store", durability: relaxed ? .relaxed : .durable)
         try store.addModel(SyntheticStream.model)
+        if encrypted { try store.createTenant(named: Store.defaultTenant, key: .random()) }
         let stream = SyntheticStream(chunk: chunk)
         defer { stream.deallocate() }
         let seconds = try ContinuousClock().measure {

@@ -31,7 +31,7 @@ package struct ReelKVCommand: ParsableCommand {
             """,
         version: "\(libraryVersion)",
         groupedSubcommands: [
-            CommandGroup(name: "Setting up", subcommands: [InitCommand.self, ModelCommand.self]),
+            CommandGroup(name: "Setting up", subcommands: [InitCommand.self, ModelCommand.self, TenantCommand.self]),
             CommandGroup(
                 name: "In and out",
                 subcommands: [ImportCommand.self, ExportCommand.self, CompareCommand.self]),

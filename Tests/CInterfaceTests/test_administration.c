@@ -138,6 +138,43 @@ static void same_as_the_command_line(void) {
     free_cache(written);
 }
 
+static void encrypted_tenant(void) {
+    const char *path = new_path();
+    uint8_t key[REELKV_KEY_BYTES] = {1, 2, 3}, other[REELKV_KEY_BYTES] = {4, 0, 6};
+    reelkv_store *store = make_store(small_shape, path);
+    OK(reelkv_tenant_create(store, NULL, key));
+    FAILS(REELKV_ALREADY_EXISTS, reelkv_tenant_create(store, NULL, NULL));
+    OK(reelkv_tenant_create(store, "open", NULL));
+    FAILS(REELKV_INVALID_ARGUMENT, reelkv_tenant_unlock(store, "open", key));
+    cache *written = make_cache(small_shape, 400, 5);
+    write_sequence(store, "video/v", written, 0, 400, "exact");
+    CHECK_EQUAL(matched(store, written), 400);
+    reelkv_store_close(store);
+
+    OK(reelkv_store_open(path, 0, &store));
+    FAILS_SAYING(REELKV_WRONG_KEY, "default", reelkv_tenant_unlock(store, NULL, other));
+    FAILS_SAYING(REELKV_KEY_REQUIRED, "give its key", reelkv_fork(store, "video/v", NULL, "s", UINT64_MAX));
+    CHECK(json_has(verify_json(store), "\"locked_nodes\":7"));
+    OK(reelkv_tenant_unlock(store, NULL, key));
+    CHECK_EQUAL(matched(store, written), 400);
+    OK(reelkv_tenant_rekey(store, NULL, other));
+    OK(reelkv_reseal(store));
+    CHECK_EQUAL(matched(store, written), 400);
+    CHECK(json_has(verify_json(store), "\"sound\":true"));
+    reelkv_store_close(store);
+
+    char index[512];
+    snprintf(index, sizeof index, "%s/index.mdb", path);
+    CHECK(remove(index) == 0);
+    char *json = NULL;
+    reelkv_tenant_key keys[1] = {{NULL, {4, 0, 6}}};
+    FAILS(REELKV_KEY_REQUIRED, reelkv_rebuild_json(path, NULL, 0, &json));
+    OK(reelkv_rebuild_json(path, keys, 1, &json));
+    CHECK(json_has(json, "\"rebuilt\":true"));
+    reelkv_free(json);
+    free_cache(written);
+}
+
 static void lost_index(void) {
     const char *path = new_path();
     reelkv_store *store = make_store(small_shape, path);
@@ -152,14 +189,14 @@ static void lost_index(void) {
     CHECK(json_has(json, "\"damaged\":0,\"finished\":true,\"pages\":7"));
     OK(reelkv_scrub_step_json(store, 1, &json));
     CHECK(json_has(json, "\"finished\":false,\"pages\":1"));
-    FAILS(REELKV_INVALID_ARGUMENT, reelkv_rebuild_json(path, &json));
+    FAILS(REELKV_INVALID_ARGUMENT, reelkv_rebuild_json(path, NULL, 0, &json));
     reelkv_store_close(store);
 
     char index[512];
     snprintf(index, sizeof index, "%s/index.mdb", path);
     CHECK(remove(index) == 0);
     FAILS(REELKV_DAMAGED, reelkv_store_open(path, 0, &store));
-    OK(reelkv_rebuild_json(path, &json));
+    OK(reelkv_rebuild_json(path, NULL, 0, &json));
     CHECK(json_has(json, "\"nodes_recovered\":7,\"rebuilt\":true"));
     OK(reelkv_store_open(path, 0, &store));
     CHECK_EQUAL(matched(store, written), 400);
@@ -173,5 +210,6 @@ void test_administration(void) {
     run_test("a quota refuses what it cannot make room for", quota);
     run_test("compaction gives space back", space_comes_back);
     run_test("statistics and verification as the command line prints them", same_as_the_command_line);
+    run_test("an encrypted tenant", encrypted_tenant);
     run_test("repairs, scrubs, and an index that is lost", lost_index);
 }

@@ -107,8 +107,13 @@ static void nulls(void) {
     NEEDS("json", reelkv_scrub_json(store, 0, NULL));
     NEEDS("store", reelkv_scrub_step_json(NULL, 1, &json));
     NEEDS("json", reelkv_scrub_step_json(store, 1, NULL));
-    NEEDS("path", reelkv_rebuild_json(NULL, &json));
-    NEEDS("json", reelkv_rebuild_json("store", NULL));
+    NEEDS("keys", reelkv_rebuild_json("store", NULL, 1, &json));
+    NEEDS("store", reelkv_tenant_create(NULL, "t", NULL));
+    NEEDS("key", reelkv_tenant_unlock(store, "t", NULL));
+    NEEDS("key", reelkv_tenant_rekey(store, "t", NULL));
+    NEEDS("store", reelkv_reseal(NULL));
+    NEEDS("path", reelkv_rebuild_json(NULL, NULL, 0, &json));
+    NEEDS("json", reelkv_rebuild_json("store", NULL, 0, NULL));
 #undef NEEDS
     CHECK_EQUAL(matched(store, written), 70);
     OK(reelkv_restore_wait(job, 3, NULL));

@@ -80,7 +80,9 @@ enum {
     REELKV_IO_ERROR = 15,         /* the operating system refused */
     REELKV_FORKED = 16,           /* used in a child process after fork() */
     REELKV_CANCELLED = 17,        /* a restore that was ended before it was complete */
-    REELKV_INTERNAL = 18          /* a mistake in the library: please report it */
+    REELKV_INTERNAL = 18,         /* a mistake in the library: please report it */
+    REELKV_KEY_REQUIRED = 19,     /* the tenant is encrypted and its key was not given, or it has another one by now */
+    REELKV_WRONG_KEY = 20         /* not the tenant's key */
 };
 
 /* The version of the interface that the library implements. */
@@ -425,9 +427,33 @@ REELKV_API reelkv_status reelkv_scrub_json(reelkv_store *store, uint64_t bytes_p
 /* A piece of a scrub of at most `bytes_max` bytes, or one page, to be called in the background. The answer is that of
  * `reelkv_scrub_json`; "finished" when the round's end is reached. */
 REELKV_API reelkv_status reelkv_scrub_step_json(reelkv_store *store, uint64_t bytes_max, char **json);
-/* Makes the index of a store that cannot be opened any more anew, from its volumes and the file `identity` in its folder. The
- * answer is that of `reelkv_verify_json` after a repair. REELKV_INVALID_ARGUMENT: the index can be read; repair it. */
-REELKV_API reelkv_status reelkv_rebuild_json(const char *path, char **json);
+
+/* ---- Encrypted tenants ---------------------------------------------------------------------------------------------------------- */
+
+/* The bytes of a key. The library keeps keys in memory, and never in the store. */
+#define REELKV_KEY_BYTES 32
+
+/* Makes a tenant that holds nothing yet. key: REELKV_KEY_BYTES bytes to have all that tells of its tokens and tensors encrypted, or NULL.
+ * Whether a tenant is encrypted never changes. REELKV_ALREADY_EXISTS: the name is taken. */
+REELKV_API reelkv_status reelkv_tenant_create(reelkv_store *store, const char *tenant, const uint8_t *key);
+/* Gives this process the key of an encrypted tenant, for every handle of the store. A tenant that is not there yet is made encrypted with it when
+ * something is first stored. REELKV_WRONG_KEY: it is not the tenant's; REELKV_INVALID_ARGUMENT: the tenant is not encrypted. */
+REELKV_API reelkv_status reelkv_tenant_unlock(reelkv_store *store, const char *tenant, const uint8_t *key);
+/* Gives an encrypted tenant, which is unlocked, another key, which is in effect at once. Page images are encrypted anew as compaction moves
+ * them: `reelkv_reseal`. */
+REELKV_API reelkv_status reelkv_tenant_rekey(reelkv_store *store, const char *tenant, const uint8_t *key);
+/* Compacts, and moves all pages that are sealed with an earlier key of the tenants that are unlocked. */
+REELKV_API reelkv_status reelkv_reseal(reelkv_store *store);
+
+/* A tenant and its key. */
+typedef struct reelkv_tenant_key {
+    const char *tenant; /* NULL for the default tenant */
+    uint8_t key[REELKV_KEY_BYTES];
+} reelkv_tenant_key;
+/* Makes the index of a store that cannot be opened any more anew, from its volumes and the file `identity` in its folder. keys: those of
+ * all encrypted tenants; NULL where key_count is 0. The answer is that of `reelkv_verify_json` after a repair.
+ * REELKV_INVALID_ARGUMENT: the index can be read; repair it. REELKV_KEY_REQUIRED: an encrypted tenant's is missing. */
+REELKV_API reelkv_status reelkv_rebuild_json(const char *path, const reelkv_tenant_key *keys, size_t key_count, char **json);
 
 #ifdef __cplusplus
 }

@@ -216,17 +216,26 @@ package struct TenantRecord: FixedLayoutRecord, Hashable, Sendable {
     package var salt: Digest
     /// names the tenant in nodes and heads
     package var tenantId: UInt32
+    /// bit 0: encrypted, `salt` is zero and the sealed secret follows
+    package var flags: UInt32
     /// Unix time
     package var createdSeconds: Int64
     /// page images that the tenant may have stored, in bytes; 0 for no bound of its own
     package var quotaBytes: UInt64
+    /// the epoch of the data key that new pages and records are sealed with; 0 when not encrypted
+    package var keyEpoch: UInt32
+    /// length of the sealed secret; 0 when not encrypted
+    package var secretBytes: UInt32
 
     // swift-format-ignore
-    package init(salt: Digest, tenantId: UInt32, createdSeconds: Int64, quotaBytes: UInt64) {
+    package init(salt: Digest, tenantId: UInt32, flags: UInt32, createdSeconds: Int64, quotaBytes: UInt64, keyEpoch: UInt32, secretBytes: UInt32) {
         self.salt = salt
         self.tenantId = tenantId
+        self.flags = flags
         self.createdSeconds = createdSeconds
         self.quotaBytes = quotaBytes
+        self.keyEpoch = keyEpoch
+        self.secretBytes = secretBytes
     }
 
     /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
@@ -234,18 +243,22 @@ package struct TenantRecord: FixedLayoutRecord, Hashable, Sendable {
         guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
         salt = bytes.loadLittleEndian(at: offset + 0, as: Digest.self)
         tenantId = bytes.loadLittleEndian(at: offset + 32, as: UInt32.self)
+        flags = bytes.loadLittleEndian(at: offset + 36, as: UInt32.self)
         createdSeconds = bytes.loadLittleEndian(at: offset + 40, as: Int64.self)
         quotaBytes = bytes.loadLittleEndian(at: offset + 48, as: UInt64.self)
+        keyEpoch = bytes.loadLittleEndian(at: offset + 56, as: UInt32.self)
+        secretBytes = bytes.loadLittleEndian(at: offset + 60, as: UInt32.self)
     }
 
     /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
     package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
         bytes.storeLittleEndian(salt, at: offset + 0)
         bytes.storeLittleEndian(tenantId, at: offset + 32)
-        bytes.storeZero(at: offset + 36, count: 4)
+        bytes.storeLittleEndian(flags, at: offset + 36)
         bytes.storeLittleEndian(createdSeconds, at: offset + 40)
         bytes.storeLittleEndian(quotaBytes, at: offset + 48)
-        bytes.storeZero(at: offset + 56, count: 8)
+        bytes.storeLittleEndian(keyEpoch, at: offset + 56)
+        bytes.storeLittleEndian(secretBytes, at: offset + 60)
     }
 }
 
@@ -380,12 +393,14 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
     package var children: UInt32
     /// heads whose tip this is
     package var heads: UInt32
-    /// length of the canonical token bytes
+    /// length of the canonical token bytes, or of what they are sealed in
     package var tokenBytes: UInt32
     /// 0 page, 1 tail piece
     package var kind: UInt8
     /// 1...16
     package var encodingCount: UInt8
+    /// bit 0: the tokens are sealed; bit 1: and there are placeholders of media among them
+    package var flags: UInt16
     /// those heads whose tip this is that keep it from being evicted: pinned ones, and ones being written
     package var pins: UInt32
     /// Unix time
@@ -398,7 +413,7 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
     package var next: UInt64
 
     // swift-format-ignore
-    package init(base: Digest, parent: Digest, pageFirstToken: UInt64, start: UInt32, end: UInt32, parentEnd: UInt32, modelId: UInt32, tenantId: UInt32, children: UInt32, heads: UInt32, tokenBytes: UInt32, kind: UInt8, encodingCount: UInt8, pins: UInt32, createdSeconds: Int64, createdAccess: UInt64, hash: Digest, next: UInt64) {
+    package init(base: Digest, parent: Digest, pageFirstToken: UInt64, start: UInt32, end: UInt32, parentEnd: UInt32, modelId: UInt32, tenantId: UInt32, children: UInt32, heads: UInt32, tokenBytes: UInt32, kind: UInt8, encodingCount: UInt8, flags: UInt16, pins: UInt32, createdSeconds: Int64, createdAccess: UInt64, hash: Digest, next: UInt64) {
         self.base = base
         self.parent = parent
         self.pageFirstToken = pageFirstToken
@@ -412,6 +427,7 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
         self.tokenBytes = tokenBytes
         self.kind = kind
         self.encodingCount = encodingCount
+        self.flags = flags
         self.pins = pins
         self.createdSeconds = createdSeconds
         self.createdAccess = createdAccess
@@ -435,6 +451,7 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
         tokenBytes = bytes.loadLittleEndian(at: offset + 100, as: UInt32.self)
         kind = bytes.loadLittleEndian(at: offset + 104, as: UInt8.self)
         encodingCount = bytes.loadLittleEndian(at: offset + 105, as: UInt8.self)
+        flags = bytes.loadLittleEndian(at: offset + 106, as: UInt16.self)
         pins = bytes.loadLittleEndian(at: offset + 108, as: UInt32.self)
         createdSeconds = bytes.loadLittleEndian(at: offset + 112, as: Int64.self)
         createdAccess = bytes.loadLittleEndian(at: offset + 120, as: UInt64.self)
@@ -457,7 +474,7 @@ package struct NodeRecord: FixedLayoutRecord, Hashable, Sendable {
         bytes.storeLittleEndian(tokenBytes, at: offset + 100)
         bytes.storeLittleEndian(kind, at: offset + 104)
         bytes.storeLittleEndian(encodingCount, at: offset + 105)
-        bytes.storeZero(at: offset + 106, count: 2)
+        bytes.storeLittleEndian(flags, at: offset + 106)
         bytes.storeLittleEndian(pins, at: offset + 108)
         bytes.storeLittleEndian(createdSeconds, at: offset + 112)
         bytes.storeLittleEndian(createdAccess, at: offset + 120)
@@ -486,11 +503,13 @@ package struct EncodingRecord: FixedLayoutRecord, Hashable, Sendable {
     package var valueError: Float
     /// first token of the page from which every layer is present; the node's start when none is lacking
     package var completeFrom: UInt32
+    /// the epoch of the data key that the image is sealed with; 0 when it is not
+    package var keyEpoch: UInt32
     /// Unix time
     package var createdSeconds: Int64
 
     // swift-format-ignore
-    package init(volumeId: UInt64, pageId: UInt64, imageBytes: UInt32, profileId: UInt16, flags: UInt16, keyError: Float, valueError: Float, completeFrom: UInt32, createdSeconds: Int64) {
+    package init(volumeId: UInt64, pageId: UInt64, imageBytes: UInt32, profileId: UInt16, flags: UInt16, keyError: Float, valueError: Float, completeFrom: UInt32, keyEpoch: UInt32, createdSeconds: Int64) {
         self.volumeId = volumeId
         self.pageId = pageId
         self.imageBytes = imageBytes
@@ -499,6 +518,7 @@ package struct EncodingRecord: FixedLayoutRecord, Hashable, Sendable {
         self.keyError = keyError
         self.valueError = valueError
         self.completeFrom = completeFrom
+        self.keyEpoch = keyEpoch
         self.createdSeconds = createdSeconds
     }
 
@@ -513,6 +533,7 @@ package struct EncodingRecord: FixedLayoutRecord, Hashable, Sendable {
         keyError = bytes.loadLittleEndian(at: offset + 24, as: Float.self)
         valueError = bytes.loadLittleEndian(at: offset + 28, as: Float.self)
         completeFrom = bytes.loadLittleEndian(at: offset + 32, as: UInt32.self)
+        keyEpoch = bytes.loadLittleEndian(at: offset + 36, as: UInt32.self)
         createdSeconds = bytes.loadLittleEndian(at: offset + 40, as: Int64.self)
     }
 
@@ -526,7 +547,7 @@ package struct EncodingRecord: FixedLayoutRecord, Hashable, Sendable {
         bytes.storeLittleEndian(keyError, at: offset + 24)
         bytes.storeLittleEndian(valueError, at: offset + 28)
         bytes.storeLittleEndian(completeFrom, at: offset + 32)
-        bytes.storeZero(at: offset + 36, count: 4)
+        bytes.storeLittleEndian(keyEpoch, at: offset + 36)
         bytes.storeLittleEndian(createdSeconds, at: offset + 40)
     }
 }
@@ -551,7 +572,7 @@ package struct HeadRecord: FixedLayoutRecord, Hashable, Sendable {
     package var profileId: UInt16
     /// 0 video, 1 session
     package var kind: UInt8
-    /// bit 0: pinned, its pages are not evicted
+    /// bit 0: pinned, its pages are not evicted; bit 1: what follows is sealed
     package var flags: UInt8
     /// frames of a video
     package var frameCount: UInt32
@@ -1212,5 +1233,173 @@ package struct LeaseRecord: FixedLayoutRecord, Hashable, Sendable {
         bytes.storeLittleEndian(tenantId, at: offset + 40)
         bytes.storeZero(at: offset + 44, count: 12)
         bytes.storeLittleEndian(checksum, at: offset + 56)
+    }
+}
+
+/// Before a sealed value of the index: followed by order_bytes of order key, in the clear, and the ciphertext.
+package struct SealedHeader: FixedLayoutRecord, Hashable, Sendable {
+    package static let byteCount = 48
+
+    /// the epoch of the data key that sealed it
+    package var keyEpoch: UInt32
+    /// bytes of the node's order key that follow in the clear; 0 but for a node's tokens
+    package var orderBytes: UInt32
+    /// 24 random bytes of nonce: the first 8
+    package var nonceA: UInt64
+    /// the next 8
+    package var nonceB: UInt64
+    /// the last 8
+    package var nonceC: UInt64
+    /// the first half of the Poly1305 tag
+    package var tagA: UInt64
+    /// the second half
+    package var tagB: UInt64
+
+    // swift-format-ignore
+    package init(keyEpoch: UInt32, orderBytes: UInt32, nonceA: UInt64, nonceB: UInt64, nonceC: UInt64, tagA: UInt64, tagB: UInt64) {
+        self.keyEpoch = keyEpoch
+        self.orderBytes = orderBytes
+        self.nonceA = nonceA
+        self.nonceB = nonceB
+        self.nonceC = nonceC
+        self.tagA = tagA
+        self.tagB = tagB
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        keyEpoch = bytes.loadLittleEndian(at: offset + 0, as: UInt32.self)
+        orderBytes = bytes.loadLittleEndian(at: offset + 4, as: UInt32.self)
+        nonceA = bytes.loadLittleEndian(at: offset + 8, as: UInt64.self)
+        nonceB = bytes.loadLittleEndian(at: offset + 16, as: UInt64.self)
+        nonceC = bytes.loadLittleEndian(at: offset + 24, as: UInt64.self)
+        tagA = bytes.loadLittleEndian(at: offset + 32, as: UInt64.self)
+        tagB = bytes.loadLittleEndian(at: offset + 40, as: UInt64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(keyEpoch, at: offset + 0)
+        bytes.storeLittleEndian(orderBytes, at: offset + 4)
+        bytes.storeLittleEndian(nonceA, at: offset + 8)
+        bytes.storeLittleEndian(nonceB, at: offset + 16)
+        bytes.storeLittleEndian(nonceC, at: offset + 24)
+        bytes.storeLittleEndian(tagA, at: offset + 32)
+        bytes.storeLittleEndian(tagB, at: offset + 40)
+    }
+}
+
+/// The first bytes of a sealed page image: followed by chunk_count SealedChunks, then the ciphertext of the whole image.
+package struct SealedImageHeader: FixedLayoutRecord, Hashable, Sendable {
+    package static let byteCount = 96
+
+    /// the bytes 89 52 4B 56 53 50 47 0A in order: a sealed page image
+    package var magic: UInt64
+    /// 1; a reader refuses a greater one
+    package var formatVersion: UInt16
+    /// 1: XChaCha20-Poly1305
+    package var algorithm: UInt16
+    /// the epoch of the data key that sealed it
+    package var keyEpoch: UInt32
+    /// the tenant
+    package var tenantId: UInt32
+    /// 1 for header and prologue, and one for each layer that the page holds
+    package var chunkCount: UInt32
+    /// length of the page image, and of its ciphertext
+    package var imageBytes: UInt64
+    /// that of the page
+    package var chainHash: Digest
+    /// 16 random bytes, the first half of every chunk's nonce
+    package var nonceA: UInt64
+    /// their second half
+    package var nonceB: UInt64
+    /// XXH3-64 of the 88 bytes before and of the chunk table
+    package var checksum: UInt64
+
+    // swift-format-ignore
+    package init(magic: UInt64, formatVersion: UInt16, algorithm: UInt16, keyEpoch: UInt32, tenantId: UInt32, chunkCount: UInt32, imageBytes: UInt64, chainHash: Digest, nonceA: UInt64, nonceB: UInt64, checksum: UInt64) {
+        self.magic = magic
+        self.formatVersion = formatVersion
+        self.algorithm = algorithm
+        self.keyEpoch = keyEpoch
+        self.tenantId = tenantId
+        self.chunkCount = chunkCount
+        self.imageBytes = imageBytes
+        self.chainHash = chainHash
+        self.nonceA = nonceA
+        self.nonceB = nonceB
+        self.checksum = checksum
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        magic = bytes.loadLittleEndian(at: offset + 0, as: UInt64.self)
+        formatVersion = bytes.loadLittleEndian(at: offset + 8, as: UInt16.self)
+        algorithm = bytes.loadLittleEndian(at: offset + 10, as: UInt16.self)
+        keyEpoch = bytes.loadLittleEndian(at: offset + 12, as: UInt32.self)
+        tenantId = bytes.loadLittleEndian(at: offset + 16, as: UInt32.self)
+        chunkCount = bytes.loadLittleEndian(at: offset + 20, as: UInt32.self)
+        imageBytes = bytes.loadLittleEndian(at: offset + 24, as: UInt64.self)
+        chainHash = bytes.loadLittleEndian(at: offset + 32, as: Digest.self)
+        nonceA = bytes.loadLittleEndian(at: offset + 64, as: UInt64.self)
+        nonceB = bytes.loadLittleEndian(at: offset + 72, as: UInt64.self)
+        checksum = bytes.loadLittleEndian(at: offset + 88, as: UInt64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(magic, at: offset + 0)
+        bytes.storeLittleEndian(formatVersion, at: offset + 8)
+        bytes.storeLittleEndian(algorithm, at: offset + 10)
+        bytes.storeLittleEndian(keyEpoch, at: offset + 12)
+        bytes.storeLittleEndian(tenantId, at: offset + 16)
+        bytes.storeLittleEndian(chunkCount, at: offset + 20)
+        bytes.storeLittleEndian(imageBytes, at: offset + 24)
+        bytes.storeLittleEndian(chainHash, at: offset + 32)
+        bytes.storeLittleEndian(nonceA, at: offset + 64)
+        bytes.storeLittleEndian(nonceB, at: offset + 72)
+        bytes.storeZero(at: offset + 80, count: 8)
+        bytes.storeLittleEndian(checksum, at: offset + 88)
+    }
+}
+
+/// A stretch of a sealed page image that is sealed by itself.
+package struct SealedChunk: FixedLayoutRecord, Hashable, Sendable {
+    package static let byteCount = 32
+
+    /// its length
+    package var byteCount: UInt64
+    /// XXH3-64 of its ciphertext, for who has no key
+    package var checksum: UInt64
+    /// the first half of the Poly1305 tag
+    package var tagA: UInt64
+    /// the second half
+    package var tagB: UInt64
+
+    // swift-format-ignore
+    package init(byteCount: UInt64, checksum: UInt64, tagA: UInt64, tagB: UInt64) {
+        self.byteCount = byteCount
+        self.checksum = checksum
+        self.tagA = tagA
+        self.tagB = tagB
+    }
+
+    /// Reads the record at `offset`; nil when it does not lie whole within `bytes`.
+    package init?(at offset: Int, of bytes: UnsafeRawBufferPointer) {
+        guard offset >= 0, offset <= bytes.count, bytes.count - offset >= Self.byteCount else { return nil }
+        byteCount = bytes.loadLittleEndian(at: offset + 0, as: UInt64.self)
+        checksum = bytes.loadLittleEndian(at: offset + 8, as: UInt64.self)
+        tagA = bytes.loadLittleEndian(at: offset + 16, as: UInt64.self)
+        tagB = bytes.loadLittleEndian(at: offset + 24, as: UInt64.self)
+    }
+
+    /// Writes the record at `offset`, reserved bytes as zero. The caller has made room for `byteCount` bytes.
+    package func store(at offset: Int, in bytes: UnsafeMutableRawBufferPointer) {
+        bytes.storeLittleEndian(byteCount, at: offset + 0)
+        bytes.storeLittleEndian(checksum, at: offset + 8)
+        bytes.storeLittleEndian(tagA, at: offset + 16)
+        bytes.storeLittleEndian(tagB, at: offset + 24)
     }
 }

@@ -51,6 +51,12 @@ struct CompactCommand: ParsableCommand {
             "Demote only until this much is free, within the quota and on the file system, such as 10GiB.", valueName: "size"))
     var untilFree: ByteSize?
 
+    @Flag(
+        help:
+            "Also move pages that are sealed with an earlier key of an encrypted tenant whose key is given: see reelkv tenant rekey."
+    )
+    var reseal = false
+
     @OptionGroup var quiet: QuietOption
     @OptionGroup var output: OutputOption
 
@@ -63,6 +69,7 @@ struct CompactCommand: ParsableCommand {
     func run() throws {
         var options = CompactionOptions()
         options.targetRatio = targetRatio
+        options.reseals = reseal
         options.bytesPerSecondMax = maxBytesPerSecond?.bytes
         if let unfinishedOlderThan { options.unfinishedOlderThan = unfinishedOlderThan.seconds }
         if dryRun {

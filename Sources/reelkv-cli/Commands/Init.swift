@@ -13,7 +13,7 @@ struct InitCommand: ParsableCommand {
               reelkv init --store ~/kv --page-tokens 256 --volume-bytes 256MiB
             """)
 
-    @OptionGroup var store: StoreOption
+    @OptionGroup var store: StoreFolderOption
 
     @Option(help: ArgumentHelp("Tokens of a page, a multiple of 32 in 32...4096.", valueName: "n"))
     var pageTokens = Store.Options().pageTokens

@@ -81,7 +81,8 @@ struct VerifyCommand: ParsableCommand {
         guard !dryRun else {
             throw Failure("\(error); without --dry-run it would be made anew")
         }
-        try finish(try Store.rebuild(at: path))
+        let keys = try GivenKey.byTenant(files: store.keyFile, in: path)
+        try finish(try Store.rebuild(at: path, keys: keys))
     }
 
     private func finish(_ report: RepairReport) throws {
@@ -126,6 +127,10 @@ extension VerifyReport {
         if quarantined > 0 {
             text +=
                 "\(counted(quarantined, "page")) failed a checksum before and will not be used again: import their tokens anew\n"
+        }
+        if let lockedNodes {
+            text +=
+                "\(counted(lockedNodes, "record")) of encrypted tenants: only checksums were checked, give their keys for the rest\n"
         }
         if orphanPages > 0 {
             let (belong, them) = orphanPages == 1 ? ("belongs", "it") : ("belong", "them")

@@ -11,7 +11,7 @@ import Reports
     import Glibc
 #endif
 
-struct StoreOption: ParsableArguments {
+struct StoreFolderOption: ParsableArguments {
     @Option(
         name: .customLong("store"), help: "The store's folder; by default what the environment variable REELKV_STORE names.",
         completion: .directory)
@@ -24,11 +24,29 @@ struct StoreOption: ParsableArguments {
         }
         return named
     }
+}
 
-    func openToLook() throws -> Store { try Store(opening: path(), access: .readOnly) }
+struct StoreOption: ParsableArguments {
+    @OptionGroup var folder: StoreFolderOption
+
+    @Option(
+        help: ArgumentHelp(
+            "The key of an encrypted tenant, once for each: a file with 64 hexadecimal digits or 32 bytes; TENANT= may stand before it. By default what the environment variable REELKV_KEY_FILE names, or the digits in REELKV_KEY.",
+            valueName: "file"),
+        completion: .file())
+    var keyFile: [String] = []
+
+    func path() throws -> String { try folder.path() }
+
+    func openToLook() throws -> Store { try unlocked(Store(opening: path(), access: .readOnly)) }
 
     func openToChange(durability: Store.Durability? = nil) throws -> Store {
-        try Store(opening: path(), durability: durability)
+        try unlocked(Store(opening: path(), durability: durability))
+    }
+
+    private func unlocked(_ store: Store) throws -> Store {
+        for key in try GivenKey.all(files: keyFile) { try key.unlock(store) }
+        return store
     }
 
     /// Opens for reading pages: a page found damaged is noted in the store, so that it counts as absent from then on. A store

@@ -16,6 +16,8 @@ struct SequenceReport: Encodable {
     var pinned: Bool
     var created: String
     var updated: String
+    /// Whether what is encrypted of it could not be read: how many frames and turns it has, and where it came from.
+    var locked: Bool?
 
     init(_ info: SequenceInfo) {
         name = info.name.description
@@ -29,6 +31,12 @@ struct SequenceReport: Encodable {
         pinned = info.isPinned
         created = timestamp(info.createdSeconds)
         updated = timestamp(info.updatedSeconds)
+        locked = info.isLocked ? true : nil
+    }
+
+    private var state: String {
+        let words = [building ? "building" : pinned ? "pinned" : nil, locked == true ? "locked" : nil]
+        return words.compactMap { $0 }.joined(separator: ", ")
     }
 
     static func table(_ sequences: [SequenceReport]) -> String {
@@ -39,7 +47,7 @@ struct SequenceReport: Encodable {
             table.append(
                 sequence.name, sequence.tenant, sequence.model, sequence.profile, Format.count(sequence.tokens),
                 sequence.frames > 0 ? Format.count(sequence.frames) : "-", sequence.turns > 0 ? "\(sequence.turns)" : "-",
-                sequence.updated, sequence.building ? "building" : sequence.pinned ? "pinned" : "")
+                sequence.updated, sequence.state)
         }
         return table.text()
     }

@@ -26,6 +26,7 @@ from .errors import (
     InternalError,
     InUse,
     InvalidArgument,
+    KeyRequired,
     LibraryUnavailable,
     ModelMismatch,
     NewerFormat,
@@ -37,6 +38,7 @@ from .errors import (
     ReadOnly,
     StorageFailure,
     StoreExists,
+    WrongKey,
 )
 from .match import Acceptance, Lease, Match
 from .model import LayerShape, Model, StoredModel
@@ -73,6 +75,7 @@ __all__ = [
     "InUse",
     "InternalError",
     "InvalidArgument",
+    "KeyRequired",
     "LayerShape",
     "Lease",
     "LibraryUnavailable",
@@ -103,6 +106,7 @@ __all__ = [
     "Verification",
     "Video",
     "Writer",
+    "WrongKey",
     "bfloat16_to_float32",
     "float32_to_bfloat16",
     "library_path",

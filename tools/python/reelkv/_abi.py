@@ -179,6 +179,10 @@ class Settings(SizedStruct):
     ]
 
 
+class TenantKey(ctypes.Structure):
+    _fields_ = [("tenant", c_char_p), ("key", ctypes.c_uint8 * 32)]
+
+
 _HANDLE = POINTER(c_void_p)
 _TEXT = POINTER(c_char_p)
 # Text that belongs to the caller comes as a bare address, which `reelkv_free` takes back.
@@ -242,7 +246,11 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "verify_json": (None, [c_void_p, c_uint32, _OWNED_TEXT]),
     "scrub_json": (None, [c_void_p, c_uint64, _OWNED_TEXT]),
     "scrub_step_json": (None, [c_void_p, c_uint64, _OWNED_TEXT]),
-    "rebuild_json": (None, [c_char_p, _OWNED_TEXT]),
+    "tenant_create": (None, [c_void_p, c_char_p, c_char_p]),
+    "tenant_unlock": (None, [c_void_p, c_char_p, c_char_p]),
+    "tenant_rekey": (None, [c_void_p, c_char_p, c_char_p]),
+    "reseal": (None, [c_void_p]),
+    "rebuild_json": (None, [c_char_p, POINTER(TenantKey), c_size_t, _OWNED_TEXT]),
 }
 
 

@@ -111,6 +111,18 @@ class Forked(Error, RuntimeError):
     code = "forked"
 
 
+class KeyRequired(Error, PermissionError):
+    """The tenant is encrypted and its key was not given, or it has another one by now."""
+
+    code = "key-required"
+
+
+class WrongKey(Error, PermissionError):
+    """Not the tenant's key."""
+
+    code = "wrong-key"
+
+
 class Cancelled(Error):
     """A restore was ended before it was complete."""
 
@@ -148,5 +160,7 @@ KINDS: dict[int, type[Error]] = {
     16: Forked,
     17: Cancelled,
     18: InternalError,
+    19: KeyRequired,
+    20: WrongKey,
 }
 """By the library's status, `reelkv_status`."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -21,6 +22,8 @@ from .writer import DEFAULT_PROFILE, Writer, open_writer
 
 Path = str | os.PathLike[str]
 ModelLike = Model | StoredModel | str
+Key = bytes | str | os.PathLike[str]
+"""An encrypted tenant's key: its 32 bytes, or a file that holds them or 64 hexadecimal digits."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,36 @@ class Store:
         assert pointer.value is not None
         self.path = os.fspath(path)
         self._handle = Handle("store", pointer.value, "store_close")
+
+    def create_tenant(self, name: str, key: Key | None = None) -> None:
+        """Makes a tenant that holds nothing yet; with a key, one whose tokens and tensors are encrypted. Whether it is never changes.
+
+        Raises:
+            AlreadyExists: the name is taken.
+        """
+        with self._handle as store:
+            library().call("tenant_create", store, encoded(name, "tenant"), None if key is None else _key(key))
+
+    def unlock(self, key: Key, tenant: str | None = None) -> None:
+        """Gives this process the key of an encrypted tenant, for everything that has the store open in it. A tenant that is not there yet is made
+        encrypted with it when something is first stored.
+
+        Raises:
+            WrongKey: it is not the tenant's.
+            InvalidArgument: the tenant is not encrypted, or `key` is none.
+        """
+        with self._handle as store:
+            library().call("tenant_unlock", store, None if tenant is None else encoded(tenant, "tenant"), _key(key))
+
+    def rekey(self, key: Key, tenant: str | None = None) -> None:
+        """Gives an encrypted tenant, which is unlocked, another key. It is in effect at once; pages are encrypted anew by `reseal`."""
+        with self._handle as store:
+            library().call("tenant_rekey", store, None if tenant is None else encoded(tenant, "tenant"), _key(key))
+
+    def reseal(self) -> None:
+        """Compacts the store, and encrypts the pages of unlocked tenants anew that are still encrypted with an earlier key."""
+        with self._handle as store:
+            library().call("reseal", store)
 
     def close(self) -> None:
         """Closes it. Once is enough, more does no harm."""
@@ -427,16 +460,41 @@ class Store:
 _SKIP_PAGES, _QUICK, _REPAIR, _DRY_RUN = 1, 2, 4, 8
 
 
-def rebuild(path: Path) -> Verification:
+def rebuild(path: Path, keys: Mapping[str, Key] | None = None) -> Verification:
     """Makes the index of a store that cannot be opened any more anew, from its volumes and the file `identity`.
 
     Every page is found by its tokens again; names, frames, turns and engine state are lost. No process may have the store open.
 
+    Args:
+        keys: of all encrypted tenants, by name.
+
     Raises:
+        KeyRequired: an encrypted tenant's key is missing.
         Damaged: the file `identity` cannot be read either.
         InvalidArgument: the index can be read; use `Store.verify(repair=True)`.
     """
-    return _verification(library().json("rebuild_json", _path(path)))
+    given = (_abi.TenantKey * len(keys or {}))(
+        *((encoded(tenant, "tenant"), (ctypes.c_uint8 * 32)(*_key(key))) for tenant, key in (keys or {}).items())
+    )
+    return _verification(library().json("rebuild_json", _path(path), given, len(given)))
+
+
+def _key(key: Key) -> bytes:
+    """The 32 bytes of a key. Errors tell nothing of it."""
+    if not isinstance(key, bytes):
+        with open(key, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_ISREG(mode) and mode & 0o077:
+                raise InvalidArgument(f"the key file {os.fspath(key)} is open to others than its owner: chmod 600 it first")
+            key = file.read(1024)
+        if len(key) != 32:
+            try:
+                key = bytes.fromhex(key.decode().strip())
+            except ValueError:
+                key = b""
+    if len(key) != 32:
+        raise InvalidArgument("a key is 32 bytes, or a file that holds them or 64 hexadecimal digits")
+    return key
 
 
 def _verification(found: dict[str, Any]) -> Verification:

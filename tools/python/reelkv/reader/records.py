@@ -220,15 +220,18 @@ class TenantRecord(NamedTuple):
 
     salt: bytes
     tenant_id: int
+    flags: int
     created_seconds: int
     quota_bytes: int
+    key_epoch: int
+    secret_bytes: int
 
     @classmethod
     def read(cls, data, offset=0) -> "TenantRecord":
         return cls._make(TENANTRECORD_STRUCT.unpack_from(data, offset))
 
 
-TENANTRECORD_STRUCT = struct.Struct("<32sI4xqQ8x")
+TENANTRECORD_STRUCT = struct.Struct("<32sIIqQII")
 
 
 class IdentityHeader(NamedTuple):
@@ -284,6 +287,7 @@ class NodeRecord(NamedTuple):
     token_bytes: int
     kind: int
     encoding_count: int
+    flags: int
     pins: int
     created_seconds: int
     created_access: int
@@ -295,7 +299,7 @@ class NodeRecord(NamedTuple):
         return cls._make(NODERECORD_STRUCT.unpack_from(data, offset))
 
 
-NODERECORD_STRUCT = struct.Struct("<32s32sQIIIIIIIIBB2xIqQ32sQ")
+NODERECORD_STRUCT = struct.Struct("<32s32sQIIIIIIIIBBHIqQ32sQ")
 
 
 class EncodingRecord(NamedTuple):
@@ -309,6 +313,7 @@ class EncodingRecord(NamedTuple):
     key_error: float
     value_error: float
     complete_from: int
+    key_epoch: int
     created_seconds: int
 
     @classmethod
@@ -316,7 +321,7 @@ class EncodingRecord(NamedTuple):
         return cls._make(ENCODINGRECORD_STRUCT.unpack_from(data, offset))
 
 
-ENCODINGRECORD_STRUCT = struct.Struct("<QQIHHffI4xq")
+ENCODINGRECORD_STRUCT = struct.Struct("<QQIHHffIIq")
 
 
 class HeadRecord(NamedTuple):
@@ -558,3 +563,61 @@ class LeaseRecord(NamedTuple):
 
 
 LEASERECORD_STRUCT = struct.Struct("<32sqI12xQ")
+
+
+class SealedHeader(NamedTuple):
+    """Before a sealed value of the index: followed by order_bytes of order key, in the clear, and the ciphertext."""
+
+    key_epoch: int
+    order_bytes: int
+    nonce_a: int
+    nonce_b: int
+    nonce_c: int
+    tag_a: int
+    tag_b: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "SealedHeader":
+        return cls._make(SEALEDHEADER_STRUCT.unpack_from(data, offset))
+
+
+SEALEDHEADER_STRUCT = struct.Struct("<IIQQQQQ")
+
+
+class SealedImageHeader(NamedTuple):
+    """The first bytes of a sealed page image: followed by chunk_count SealedChunks, then the ciphertext of the whole image."""
+
+    magic: int
+    format_version: int
+    algorithm: int
+    key_epoch: int
+    tenant_id: int
+    chunk_count: int
+    image_bytes: int
+    chain_hash: bytes
+    nonce_a: int
+    nonce_b: int
+    checksum: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "SealedImageHeader":
+        return cls._make(SEALEDIMAGEHEADER_STRUCT.unpack_from(data, offset))
+
+
+SEALEDIMAGEHEADER_STRUCT = struct.Struct("<QHHIIIQ32sQQ8xQ")
+
+
+class SealedChunk(NamedTuple):
+    """A stretch of a sealed page image that is sealed by itself."""
+
+    byte_count: int
+    checksum: int
+    tag_a: int
+    tag_b: int
+
+    @classmethod
+    def read(cls, data, offset=0) -> "SealedChunk":
+        return cls._make(SEALEDCHUNK_STRUCT.unpack_from(data, offset))
+
+
+SEALEDCHUNK_STRUCT = struct.Struct("<QQQQ")

@@ -5,9 +5,9 @@ import threading
 import pytest
 
 import reelkv
-from reelkv import InvalidArgument, Model, NotAStore, NotFound, Store, StoreExists
+from reelkv import InvalidArgument, Model, NotAStore, NotFound, Store, StoreExists, reader
 
-from .caches import MODEL, cache, ids, spec, write
+from .caches import MODEL, assert_same, cache, ids, spec, write
 
 
 def test_opening(library, tmp_path):
@@ -224,3 +224,40 @@ def test_messages_belong_to_their_thread(store):
     for thread in threads:
         thread.join()
     assert len(messages) == 4 and all(len(told) == 1 and name in next(iter(told)) for name, told in messages.items())
+
+
+def test_encrypted_tenants(library, tmp_path):
+    path, key = tmp_path / "store", bytes(range(32))
+    with Store.create(path) as store:
+        store.add_model(MODEL)
+        store.create_tenant("acme", key)
+        with pytest.raises(reelkv.AlreadyExists):
+            store.create_tenant("acme")
+        write(store, "session/s", ids(300), cache(300), tenant="acme")
+        assert_same(store.match(ids(300), MODEL, tenant="acme").restore(), cache(300))
+    key_file = tmp_path / "key"
+    with Store(path) as store:
+        with pytest.raises(reelkv.KeyRequired):
+            store.match(ids(300), MODEL, tenant="acme")
+        with pytest.raises(reelkv.WrongKey):
+            store.unlock(bytes(32), "acme")
+        for content, mode in [(b"short", 0o600), (key.hex().encode(), 0o644)]:
+            key_file.write_bytes(content)
+            key_file.chmod(mode)
+            with pytest.raises(InvalidArgument):
+                store.unlock(key_file, "acme")
+        key_file.chmod(0o600)
+        store.unlock(key_file, "acme")
+        store.rekey(bytes(32), "acme")
+        store.reseal()
+        assert store.verify().is_sound
+    for index in path.glob("index*.mdb"):
+        index.unlink()
+    with pytest.raises(reelkv.KeyRequired):
+        reelkv.rebuild(path)
+    assert reelkv.rebuild(path, {"acme": bytes(32)}).is_sound
+    with Store(path) as store:
+        store.unlock(bytes(32), "acme")
+        assert_same(store.match(ids(300), MODEL, tenant="acme").restore(), cache(300))
+    with pytest.raises(Exception, match="format version 4"):
+        reader.Store(path)
