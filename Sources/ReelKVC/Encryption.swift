@@ -1,3 +1,6 @@
+// The names are those of reelkv.h.
+// swift-format-ignore-file: AlwaysUseLowerCamelCase
+
 public import CReelKV
 import ReelKV
 import Reports

@@ -23,7 +23,7 @@ struct RestoreBenchmark: ParsableCommand {
 
     private static let key = EncryptionKey.random()
 
-    private func open(_ path: String) throws -> Store {
+    private func openStore(_ path: String) throws -> Store {
         let store = try Store(opening: path)
         if encrypted { try store.unlock(tenant: Store.defaultTenant, with: Self.key) }
         return store
@@ -98,7 +98,7 @@ struct RestoreBenchmark: ParsableCommand {
                 open = nil
                 row.cold = ColdFiles.evict(under: path)
             }
-            let store = try open ?? Store(opening: path)
+            let store = try open ?? openStore(path)
             open = store
             times.append(try restore(try store.prefix(of: .video("v")), of: store, to: target))
             row.storedBytes = try store.statistics().storedBytes
