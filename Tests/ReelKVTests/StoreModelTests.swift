@@ -15,7 +15,7 @@ struct StoreModelTests {
 
     @Test("A failing run shrinks to a few lines that can be replayed")
     func shrinking() throws {
-        let runs = (UInt64(1)...20).lazy.map { ModelStep.random(Self.steps, seed: $0) }
+        let runs = (UInt64(1)...40).lazy.map { ModelStep.random(30, seed: $0) }
         let steps = try #require(runs.first { ModelScript.failure(of: $0, isWrong: true) != nil })
         let short = ModelScript.shrunk(steps) { ModelScript.failure(of: $0, isWrong: true) != nil }
         #expect(short.count <= 3, "\(ModelScript.text(short))")
