@@ -123,6 +123,10 @@ extension Environment {
     ///
     /// To be called only while the file is not open in this process: closing it drops all of the process's locks on it.
     static func reserveLockFile(_ path: String, _ configuration: Configuration) throws {
+        var status = stat()
+        if lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFLNK {
+            throw LMDBError(.invalidArgument, "\(path) is a symbolic link, which is not followed; remove it")
+        }
         // Where it cannot be opened, LMDB will say so, or do without.
         guard let file = try? FileDescriptor(path: path, flags: O_RDWR | O_CREAT, mode: configuration.fileMode) else { return }
         // LMDB has 64 bytes for each reader, and less than a page for the rest.

@@ -17,7 +17,7 @@ final class FileLock: Sendable {
     ///
     /// - Returns: nil when another owner holds the lock, in this process or any other.
     init?(path: String) throws {
-        let descriptor = open(path, O_RDONLY | O_CREAT | O_CLOEXEC, 0o600)
+        let descriptor = open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
         guard descriptor >= 0 else { throw StoreError.system("cannot open \(path)") }
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
             let error = errno
@@ -35,7 +35,7 @@ final class FileLock: Sendable {
 
     /// Waits for the lock of a file that is never removed.
     init(waitingFor path: String) throws {
-        let descriptor = open(path, O_RDONLY | O_CREAT | O_CLOEXEC, 0o600)
+        let descriptor = open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
         guard descriptor >= 0 else { throw StoreError.system("cannot open \(path)") }
         while flock(descriptor, LOCK_EX) != 0 {
             let error = errno

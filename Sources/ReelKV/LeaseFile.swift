@@ -39,7 +39,7 @@ final class LeaseFile: Sendable {
         }
         (path, lock) = taken
         // only the lock's owner removes the file, so this is the one that is locked
-        descriptor = open(path, O_RDWR | O_CLOEXEC)
+        descriptor = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW)
         guard descriptor >= 0 else { throw StoreError.system("cannot open \(path)") }
         var bytes: [UInt8] = []
         bytes.append(
@@ -101,7 +101,7 @@ extension LeaseFile {
 
     /// What the file at `path` holds; nil when its owner has ended, or it is gone.
     static func read(_ path: String) throws -> Contents? {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
         guard descriptor >= 0 else {
             if errno == ENOENT { return nil }
             throw StoreError.system("cannot open \(path)")

@@ -131,7 +131,7 @@ final class LeaseTable: Sendable {
         private let process = Platform.processID
 
         init(folder: String, _ operation: Int32) throws {
-            descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+            descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)
             guard descriptor >= 0 else { throw StoreError.system("cannot open \(folder)") }
             while flock(descriptor, operation) != 0 {
                 if errno == EINTR { continue }

@@ -10,7 +10,7 @@ enum Names {
         guard isPossible(name) else {
             throw StoreError(.invalidArgument, "the name of a \(what) has 1...\(byteCountMax) bytes, not \(name.utf8.count)")
         }
-        guard name.unicodeScalars.allSatisfy({ $0.value >= 0x20 && $0.value != 0x7F }) else {
+        guard name.unicodeScalars.allSatisfy({ $0.value >= 0x20 && !(0x7F...0x9F).contains($0.value) }) else {
             throw StoreError(.invalidArgument, "the name of a \(what) must not hold control characters")
         }
     }

@@ -57,6 +57,18 @@ enum Platform {
         return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
     }
 
+    /// Inside a store's folder nothing is a symbolic link: one would lead reads and writes to files that are somebody else's.
+    ///
+    /// - Throws: `StoreError.damaged` for one.
+    static func refuseLink(_ path: String) throws {
+        var status = stat()
+        guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFLNK else { return }
+        throw StoreError(
+            .damaged,
+            "\(path) is a symbolic link, which is not followed: put the file or folder itself there, or link the whole store"
+        )
+    }
+
     /// Creates a folder that only its owner may enter, and its missing parents; one that is there already is fine. New ones are on
     /// the disk when this returns.
     static func makeDirectory(_ path: String) throws {
@@ -197,6 +209,7 @@ extension StoreError {
         switch error {
         case ENOSPC, EDQUOT: return StoreError(.noSpace, "\(what): \(reason); free some space, nothing stored is lost")
         case EROFS: return StoreError(.readOnly, "\(what): \(reason)")
+        case ELOOP: return StoreError(.damaged, "\(what): it is a symbolic link, which is not followed out of a store's folder")
         default: return StoreError(.inputOutput, "\(what): \(reason)")
         }
     }

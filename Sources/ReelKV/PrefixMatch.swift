@@ -20,22 +20,28 @@ extension Store {
         of tokens: TokenSequence, model name: String, tenant tenantName: String = Store.defaultTenant,
         accepting acceptance: Acceptance = .any, isCounted: Bool = true
     ) throws -> StoredPrefix {
-        let prefix = try match(tokens, model: name, tenant: tenantName, accepting: acceptance)
+        let prefix = try match(tokens, model: name, tenant: tenantName, accepting: acceptance).prefix
         if isCounted { noteLookup(prefix, tokens: tokens.count) }
         return prefix
     }
 
+    /// How many of the index's records a look-up reads: what its time follows from.
+    package func recordsRead(lookingUp tokens: TokenSequence, model: String, tenant: String) throws -> Int {
+        try match(tokens, model: model, tenant: tenant, accepting: .any).recordsRead
+    }
+
     private func match(
         _ tokens: TokenSequence, model name: String, tenant tenantName: String, accepting acceptance: Acceptance
-    ) throws -> StoredPrefix {
+    ) throws -> (prefix: StoredPrefix, recordsRead: Int) {
         try read { transaction in
             guard let model = try index.model(named: name, in: transaction) else {
                 throw StoreError(.notFound, "no model '\(name)' in the store: `reelkv model ls` lists them")
             }
             guard let tenant = try index.tenant(named: tenantName, in: transaction) else {
-                return StoredPrefix(
+                let nothing = StoredPrefix(
                     tokenCount: 0, stop: .notStored, model: model.spec, tenant: tenantName, engineState: nil,
                     segments: [], modelID: model.id, tenantID: 0, root: .zero)
+                return (nothing, 0)
             }
             var search = PrefixSearch(
                 index: index, hasher: try hasher(tenant: tenant, model: model), keys: index.keyRing.keys(of: tenant.id),
@@ -46,7 +52,7 @@ extension Store {
                 tokenCount: search.matched, stop: search.stop, model: model.spec, tenant: tenantName,
                 engineState: try index.engineState(after: search.segments.last, in: transaction),
                 segments: search.segments, modelID: model.id, tenantID: tenant.id, root: search.hasher.root)
-            return prefix.trimmedToSlidingWindows()
+            return (prefix.trimmedToSlidingWindows(), search.recordsRead)
         }
     }
 }
@@ -71,6 +77,7 @@ private struct PrefixSearch {
     private var canonical: [UInt8] = []
     private(set) var segments: [PageSegment] = []
     private(set) var stop = MatchStop.complete
+    private(set) var recordsRead = 0
 
     var matched: Int { segments.last?.range.upperBound ?? 0 }
 
@@ -96,6 +103,7 @@ private struct PrefixSearch {
             if next > 0 { try walk(in: transaction) }
             guard next == 0, !canonical.isEmpty else { continue }
             let hash = hasher.page(after: base, tokens: canonical)
+            recordsRead += 1
             guard try index.nodes.withValue(hash, in: transaction, { try take(NodeView($0)) }) == true else { break }
         }
         guard matched < tokens.count else { return }
@@ -107,6 +115,7 @@ private struct PrefixSearch {
         var number = next
         next = 0
         try index.nodes.records.forEachRaw(in: .from(number), in: transaction) { key, bytes in
+            recordsRead += 1
             guard !canonical.isEmpty, try BigEndianUInt64.decode(key) == number, try take(NodeView(bytes)) else { return .stop }
             number += 1
             guard next == number else { return .stop }
@@ -153,6 +162,7 @@ private struct PrefixSearch {
         for reversed in [false, true] {
             let range: KeyRange<RawBytes> = reversed ? .upTo(key) : .from(key)
             try index.children.forEachRaw(in: range, reversed: reversed, in: transaction) { childKey, value in
+                recordsRead += 1
                 let agreed = Self.agreement(childKey, key)
                 let usable = best?.usable ?? 0
                 guard agreed > 0, agreed > usable - start, usable < start + limit else { return .stop }

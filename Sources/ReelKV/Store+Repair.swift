@@ -140,6 +140,7 @@ extension Store {
         guard isRebuildable(folder) else {
             throw StoreError(.notAStore, "\(path) holds no ReelKV store, nor what is left of one")
         }
+        try StoreCore.refuseLinks(in: folder)
         try checkUnreadable(path)
         let lock = try lockForRepair(folder)
         defer { withExtendedLifetime(lock) {} }

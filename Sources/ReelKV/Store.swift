@@ -86,6 +86,7 @@ public final class Store: Sendable {
                 throw StoreError(.storeExists, "the folder \(path) is not empty: name a new folder for the store")
             }
         }
+        try StoreCore.refuseLinks(in: path)
         try Platform.makeDirectory(path)
         for folder in [VolumeSet.folderName, LeaseTable.folderName] { try Platform.makeDirectory(path + "/" + folder) }
         try StoreError.translating {

@@ -70,6 +70,7 @@ final class StoreCore: Sendable {
             }
             throw StoreError(.notAStore, "\(path) holds no ReelKV store: create one with `reelkv init --store \(path)`")
         }
+        try refuseLinks(in: path)
         return try registry.withLock { registry in
             registry = registry.filter { $0.value.core != nil && $0.value.process == Platform.processID }
             if let core = registry[identity]?.core {
@@ -86,6 +87,11 @@ final class StoreCore: Sendable {
             registry[identity] = Entry(core: core)
             return core
         }
+    }
+
+    /// - Throws: `StoreError.damaged` where a symbolic link stands for one of the store's folders.
+    static func refuseLinks(in folder: String) throws {
+        for name in [VolumeSet.folderName, LeaseTable.folderName] { try Platform.refuseLink(folder + "/" + name) }
     }
 
     private static func hasIndex(_ folder: String) -> Bool {

@@ -42,6 +42,7 @@ final class Volume: Sendable {
             configuration.isReadOnly = true
             configuration.usesLocks = false
         }
+        try Platform.refuseLink(path)
         environment = try Environment.open(at: path, configuration: configuration)
         pages = try environment.database(named: nil, keys: BigEndianUInt64.self, values: RawBytes.self, creating: false)
         if mode == .writer { try putHeader(storeID: storeID) }

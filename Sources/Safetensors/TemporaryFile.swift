@@ -33,7 +33,7 @@ final class TemporaryFile {
         let folder = parentFolder(of: destination)
         #if os(Linux)
             // The macro of <fcntl.h> is not one that Swift imports: __O_TMPFILE | O_DIRECTORY.
-            let unnamed = open(folder, 0o20000000 | O_DIRECTORY | O_RDWR | O_CLOEXEC, mode_t(0o666))
+            let unnamed = open(folder, 0o20000000 | O_DIRECTORY | O_RDWR | O_CLOEXEC, mode_t(0o600))
         #else
             let unnamed: CInt = -1
         #endif
@@ -41,7 +41,7 @@ final class TemporaryFile {
             descriptor = unnamed
         } else {
             let path = hiddenName(for: destination)
-            let named = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode_t(0o666))
+            let named = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode_t(0o600))
             guard named >= 0 else { throw Failure(code: errno, action: "a file cannot be created in '\(folder)'") }
             descriptor = named
             hiddenPath = path
