@@ -4,7 +4,7 @@ import ArgumentParser
 struct CrashCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "reelkv-crash",
-        abstract: "Kills processes and fails their calls, and looks at what they leave.",
+        abstract: "Kills processes, fails their calls and tears their writes, and looks at what they leave.",
         discussion: "Run it through tools/crash, which builds it with the points at which processes can be killed.",
-        subcommands: [KillCommand.self, FaultsCommand.self, WorkCommand.self])
+        subcommands: [KillCommand.self, FaultsCommand.self, TornCommand.self, WorkCommand.self])
 }

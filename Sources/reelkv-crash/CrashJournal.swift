@@ -19,17 +19,21 @@ enum CrashJournal {
         case done
         /// Anything that nobody has pinned may be gone from here on.
         case evicts
+        /// All before it is on the disk.
+        case flushed
         /// The point at which the process ends.
         case dies(String)
     }
 
     static let done = "="
     static let evicts = "-"
+    static let flushed = "+"
     static func dies(at point: StaticString) -> String { "! \(point)" }
 
     static func parse(_ line: Substring) -> Entry? {
         if line == done[...] { return .done }
         if line == evicts[...] { return .evicts }
+        if line == flushed[...] { return .flushed }
         if line.hasPrefix("! ") { return .dies(String(line.dropFirst(2))) }
         let words = line.split(separator: " ", omittingEmptySubsequences: false)
         guard words.count == 5, words[0] == "?", var name = SequenceName(String(words[2])) else { return nil }

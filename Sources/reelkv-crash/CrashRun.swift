@@ -14,19 +14,29 @@ struct CrashRun {
     }
 
     /// What is known of a sequence: what it holds, and whether it may be gone.
-    private struct Content {
+    struct Content {
         var ids: [Int32]
         var isPinned: Bool
         var mayBeGone = false
+        /// Whether pages of it are lost: it holds the first of its tokens, until somebody stores those pages again.
+        var isShort = false
     }
 
-    let path: String
-    private var random: SplitMix64
-    private let evicts: Bool
-    private let relaxed: Bool
-    private var contents: [SequenceName: Content] = [:]
+    private(set) var path: String
+    var random: SplitMix64
+    var evicts: Bool
+    let relaxed: Bool
+    /// Whether the machine crashed since the store was last looked at.
+    var isTorn = false
+    /// What was changed since all was on the disk.
+    var unflushed: Set<SequenceName> = []
+    /// What was changed last, and what it was before: the commit that a crash of the machine may undo is of one of these.
+    var newest: [(name: SequenceName, former: Content?)] = []
+    /// Whether pages were lost to such a crash.
+    var hasLost = false
+    var contents: [SequenceName: Content] = [:]
     /// Where a sequence was being changed when a process ended: either may be.
-    private var pending: CrashJournal.Step?
+    var pending: CrashJournal.Step?
 
     init(folder: String, seed: UInt64, mib: Int) throws {
         random = SplitMix64(seed: seed)
@@ -66,14 +76,12 @@ struct CrashRun {
 
     mutating func killOne(into outcome: inout CrashOutcome) throws {
         let seed = random.next()
-        var arguments = ["work", "--store", path, "--seed", "\(seed)"]
+        var arguments = work(seed: seed)
         if random.next() % 2 == 0 {
             arguments += ["--delay", "\(random.next() % 40_000)"]
         } else {
             arguments += ["--passes", "\(1 + random.next() % 60)", "--delay", "5000000"]
         }
-        if evicts { arguments.append("--evicts") }
-        if relaxed { arguments.append("--relaxed") }
         let child = try ChildProcess(arguments)
         for line in child.output.split(separator: "\n") { try take(line, into: &outcome) }
         guard child.signal == SIGKILL else {
@@ -82,89 +90,52 @@ struct CrashRun {
         try look(into: &outcome, seed: seed)
     }
 
+    /// The arguments of a process that changes the store.
+    func work(seed: UInt64) -> [String] {
+        ["work", "--store", path, "--seed", "\(seed)"] + (evicts ? ["--evicts"] : []) + (relaxed ? ["--relaxed"] : [])
+    }
+
+    /// This run where a crash of the machine left another folder.
+    func torn(number: Int) -> CrashRun {
+        var run = self
+        run.path = path.dropLast("store".count) + "torn-\(number)"
+        run.isTorn = true
+        // A process that meets lost pages may fail, as one may that others evict from.
+        run.evicts = evicts || relaxed
+        return run
+    }
+
     mutating func take(_ line: Substring, into outcome: inout CrashOutcome) throws {
         switch CrashJournal.parse(line) {
         case .begins(let step): pending = step
         case .done:
             guard let step = pending else { return }
-            contents[step.name] = step.ids.map { Content(ids: $0, isPinned: step.isPinned) }
+            acknowledge(step)
             pending = nil
             outcome.stepsAcknowledged += 1
         case .evicts: for name in contents.keys where contents[name]?.isPinned == false { contents[name]?.mayBeGone = true }
+        case .flushed: (unflushed, newest) = ([], [])
         case .dies(let point): outcome.points[point, default: 0] += 1
         case nil: break  // the last line, cut
         }
     }
 
-    // MARK: - What it left
-
-    mutating func look(into outcome: inout CrashOutcome, seed: UInt64) throws {
-        let clock = ContinuousClock()
-        var opened: Store?
-        let time = try clock.measure { opened = try Store(opening: path) }
-        let milliseconds = Double(time.components.seconds) * 1000 + Double(time.components.attoseconds) / 1e15
-        outcome.reopenMillisecondsMax = max(outcome.reopenMillisecondsMax, milliseconds)
-        guard let store = opened else { return }
-        let report = try store.verify(depth: contents.count > 40 ? .index : .checksums)
-        guard report.problems.isEmpty, report.quarantined == 0 else {
-            throw Fault(description: "seed \(seed): \(report.problems), \(report.quarantined) quarantined")
-        }
-        let names = Set(try SequenceKind.allCases.flatMap { try store.sequences($0).map(\.name) })
-        try settle(names, store, seed)
-        for name in names where contents[name] == nil {
-            throw Fault(description: "seed \(seed): \(name) is there, and should be gone")
-        }
-        for (name, content) in contents {
-            guard names.contains(name) else {
-                guard content.mayBeGone else { throw Fault(description: "seed \(seed): \(name) of \(name.tenant) is gone") }
-                contents[name] = nil
-                continue
-            }
-            if name.name.hasPrefix("fill"), random.next() % 64 != 0 { continue }
-            try compare(name, content.ids, store, seed, into: &outcome)
-        }
-    }
-
-    /// What was being done when the process ended has happened or has not.
-    private mutating func settle(_ names: Set<SequenceName>, _ store: Store, _ seed: UInt64) throws {
-        guard let step = pending else { return }
-        pending = nil
+    private mutating func acknowledge(_ step: CrashJournal.Step) {
         let former = contents[step.name]
-        guard names.contains(step.name) else {
-            let mayBeGone = step.ids == nil || former == nil || former?.mayBeGone == true || (evicts && former?.isPinned == false)
-            guard mayBeGone else { throw Fault(description: "seed \(seed): \(step.name) is gone, and was only changed") }
-            contents[step.name] = nil
-            return
+        // What it was already may have taken no commit, so that the last one is another's.
+        if step.ids == nil || former?.ids != step.ids || former?.isPinned != step.isPinned { newest = [] }
+        newest.append((step.name, former))
+        unflushed.insert(step.name)
+        contents[step.name] = step.ids.map { ids in
+            // Pages that are stored again come back to a sequence that was only pinned meanwhile.
+            if let former, former.isShort, former.ids.starts(with: ids) {
+                return Content(ids: former.ids, isPinned: step.isPinned, isShort: true)
+            }
+            return Content(ids: ids, isPinned: step.isPinned)
         }
-        let found = try store.tokens(of: try store.prefix(of: step.name)).ids
-        guard found == step.ids || found == former?.ids else {
-            throw Fault(description: "seed \(seed): \(step.name) is half done")
-        }
-        // Whether it is pinned now it says itself.
-        contents[step.name] = Content(
-            ids: found, isPinned: try store.info(of: step.name).isPinned, mayBeGone: false)
     }
 
-    private func compare(
-        _ name: SequenceName, _ ids: [Int32], _ store: Store, _ seed: UInt64, into outcome: inout CrashOutcome
-    ) throws {
-        let prefix = try store.prefix(of: name)
-        guard try store.tokens(of: prefix).ids == ids else {
-            throw Fault(description: "seed \(seed): \(name) holds \(prefix.tokenCount) tokens of \(ids.count), or others")
-        }
-        let cache = try CrashCache(ids)
-        if let fault = try cache.fault(of: prefix, in: store) { throw Fault(description: "seed \(seed): \(name): \(fault)") }
-        outcome.sequencesCompared += 1
-        if prefix.isExact { outcome.exactCompared += 1 }
-        // It is found by its tokens, by its own tenant and by nobody who has not stored them.
-        let match = try store.longestPrefix(of: cache.tokens, model: CrashCache.model.name, tenant: name.tenant)
-        guard match.tokenCount == ids.count else {
-            throw Fault(description: "seed \(seed): \(match.tokenCount) of the \(ids.count) tokens of \(name) are matched")
-        }
-        if let fault = try cache.fault(of: match, in: store) {
-            throw Fault(description: "seed \(seed): a match of \(name): \(fault)")
-        }
-    }
+    func removeStore() { Self.removeTree(path) }
 
     private static func removeTree(_ path: String) {
         if let folder = opendir(path) {

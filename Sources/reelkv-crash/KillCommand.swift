@@ -76,6 +76,8 @@ struct CrashOutcome: Encodable {
     var stepsAcknowledged = 0
     var sequencesCompared = 0
     var exactCompared = 0
+    /// Those that a crash of the machine took the newest pages of, as relaxed durability allows.
+    var sequencesShortened = 0
     var reopenMillisecondsMax = 0.0
     /// Kills by the point at which they were.
     var points: [String: Int] = [:]

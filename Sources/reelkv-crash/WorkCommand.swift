@@ -121,7 +121,9 @@ struct CrashWork {
             options.targetRatio = 1
             options.unfinishedOlderThan = 0
             _ = try store.compact(options)
-        case 16: try store.sync()
+        case 16:
+            try store.sync()
+            Self.say(CrashJournal.flushed)
         default: if evicts { try makeRoom() }
         }
     }

@@ -6,38 +6,15 @@
  * REELKV_FAULT_FIRED    a file that is made when the call has failed, with the call's name
  */
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdarg.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/uio.h>
-#include <unistd.h>
+
+#include "preload.h"
 
 static atomic_long calls;
-
-static const char *setting(const char *name) {
-    const char *value = getenv(name);
-    return value ? value : "";
-}
-
-static int is_in_folder(const char *path) {
-    const char *folder = setting("REELKV_FAULT_FOLDER");
-    return *folder && strncmp(path, folder, strlen(folder)) == 0;
-}
-
-static int is_of_folder(int file) {
-    char link[64], path[PATH_MAX];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
-    ssize_t length = readlink(link, path, sizeof path - 1);
-    if (length < 0) return 0;
-    path[length] = 0;
-    return is_in_folder(path);
-}
 
 /* Whether this call is the one; then what it fails with is in errno. */
 static int fails(const char *name) {
@@ -54,8 +31,6 @@ static int fails(const char *name) {
 }
 
 static int is_short(void) { return atoi(setting("REELKV_FAULT_ERRNO")) == 0; }
-
-#define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
 ssize_t pwrite(int file, const void *bytes, size_t count, off_t offset) {
     if (is_of_folder(file) && fails("pwrite")) {
@@ -74,6 +49,15 @@ ssize_t pwritev(int file, const struct iovec *parts, int count, off_t offset) {
         return NEXT(pwritev)(file, &first, 1, offset);
     }
     return NEXT(pwritev)(file, parts, count, offset);
+}
+
+ssize_t writev(int file, const struct iovec *parts, int count) {
+    if (is_of_folder(file) && fails("writev")) {
+        if (!is_short()) return -1;
+        struct iovec first = {parts[0].iov_base, parts[0].iov_len / 2};
+        return NEXT(writev)(file, &first, 1);
+    }
+    return NEXT(writev)(file, parts, count);
 }
 
 ssize_t write(int file, const void *bytes, size_t count) {
