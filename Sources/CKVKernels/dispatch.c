@@ -144,9 +144,9 @@ void kv_transpose_table(const float *const *in, size_t rows, size_t columns, flo
 }
 
 void kv_quantize(const kv_quantizer *quantizer, const float *values, size_t rows, size_t columns, size_t group,
-                 uint8_t *codes, uint8_t *scales, int32_t *means, int8_t *anchor, uint8_t *steps, double *error,
+                 uint8_t *packed, uint8_t *scales, int32_t *means, int8_t *anchor, uint8_t *steps, double *error,
                  double *energy, void *scratch) {
-    kv_loops_active()->quantize(quantizer, values, rows, columns, group, codes, scales, means, anchor, steps, error, energy,
+    kv_loops_active()->quantize(quantizer, values, rows, columns, group, packed, scales, means, anchor, steps, error, energy,
                                 scratch);
 }
 
@@ -172,8 +172,4 @@ void kv_count_outliers(const float *rows, size_t count, size_t dim, float limit,
 
 void kv_add_errors(const float *original, const float *decoded, size_t count, size_t dim, double *error, double *energy) {
     kv_loops_active()->add_errors(original, decoded, count, dim, error, energy);
-}
-
-uint8_t *kv_pack_group(const uint8_t *codes, size_t rows, size_t columns, int bits, uint8_t *packed) {
-    return kv_loops_active()->pack_group(codes, rows, columns, bits, packed);
 }

@@ -56,10 +56,9 @@ typedef struct {
     void (*column_variances)(const float *rows, size_t count, size_t dim, double *variance);
     void (*count_outliers)(const float *rows, size_t count, size_t dim, float limit, uint32_t *outliers);
     void (*add_errors)(const float *original, const float *decoded, size_t count, size_t dim, double *error, double *energy);
-    uint8_t *(*pack_group)(const uint8_t *codes, size_t rows, size_t columns, int bits, uint8_t *packed);
     void (*quantize)(const kv_quantizer *quantizer, const float *values, size_t rows, size_t columns, size_t group,
-                     uint8_t *codes, uint8_t *scales, int32_t *means, int8_t *anchor, uint8_t *steps, double *error,
-                 double *energy, void *scratch);
+                     uint8_t *packed, uint8_t *scales, int32_t *means, int8_t *anchor, uint8_t *steps, double *error,
+                     double *energy, void *scratch);
 } kv_loops;
 
 // The build in use: the widest that the processor runs, unless kv_use_instructions chose another.

@@ -2,9 +2,8 @@ import CKVKernels
 
 /// Quantizes matrices in groups of rows.
 package enum GroupQuantizer {
-    /// A quantized matrix `[rows][columns]`: codes per value, scale codes and means per group and column. The memory is the scratch's.
+    /// What goes with a quantized matrix's codes: scale codes and means per group and column. The memory is the scratch's.
     struct Result {
-        var codes: UnsafeMutablePointer<UInt8>
         var scales: UnsafeMutablePointer<UInt8>
         var means: UnsafeMutablePointer<Int32>
         var anchor: Int8 = 0
@@ -14,18 +13,19 @@ package enum GroupQuantizer {
     }
 
     /// Quantizes `[rows][columns]`. The result lasts until the next call with the same scratch.
+    /// - Parameter packed: gets the codes, `byteRows` bytes of each column.
     static func quantize(
-        _ values: UnsafePointer<Float>, rows: Int, columns: Int, group: Int, quantizer: kv_quantizer, scratch: EncodeScratch
+        _ values: UnsafePointer<Float>, rows: Int, columns: Int, group: Int, quantizer: kv_quantizer,
+        packed: UnsafeMutablePointer<UInt8>, scratch: EncodeScratch
     ) -> Result {
         let groups = (rows + group - 1) / group
         var result = Result(
-            codes: scratch.array(.codes, rows * columns, of: UInt8.self),
             scales: scratch.array(.scales, groups * columns, of: UInt8.self),
             means: scratch.array(.means, groups * columns, of: Int32.self))
         let memory = scratch.array(.quantizing, kv_quantize_scratch(rows, columns, group), of: UInt8.self)
         withUnsafePointer(to: quantizer) { quantizer in
             kv_quantize(
-                quantizer, values, rows, columns, group, result.codes, result.scales, result.means, &result.anchor, &result.steps,
+                quantizer, values, rows, columns, group, packed, result.scales, result.means, &result.anchor, &result.steps,
                 &result.sums.error, &result.sums.energy, memory)
         }
         return result
@@ -52,7 +52,10 @@ package enum GroupQuantizer {
         let kernel = kv_quantizer(quantizer, tensor: .key, options: options, clips: true)
         let group = options.groupSize
         return try EncodeScratch.with { scratch throws(CodecError) in
-            let result = quantize(values, rows: rows, columns: columns, group: group, quantizer: kernel, scratch: scratch)
+            let byteRows = byteRows(rows: rows, group: group, perByte: 8 / quantizer.codeBits)
+            let packed = scratch.array(.codes, byteRows * columns, of: UInt8.self)
+            let result = quantize(
+                values, rows: rows, columns: columns, group: group, quantizer: kernel, packed: packed, scratch: scratch)
             let groups = (rows + group - 1) / group
             let table = scaleValues(anchor: Int(result.anchor), steps: Int(result.steps))
             var units = [Float](repeating: 0, count: columns)
@@ -60,21 +63,16 @@ package enum GroupQuantizer {
             var scales = [Float](repeating: 0, count: groups * columns)
             var means = scales
             kv_expand_metadata(result.scales, result.means, groups, columns, table, units, &scales, &means)
-            return (0..<rows * columns).map { index in
-                let at = index / columns / group * columns + index % columns
-                return means[at] + quantizer.scheme.level(result.codes[index]) * scales[at]
+            return [Float](unsafeUninitializedCapacity: rows * columns) { decoded, count in
+                for index in 0..<groups {
+                    let row = index * group
+                    kv_dequantize_group(
+                        Int32(quantizer.scheme.rawValue), kernel.code_bits, packed + row * quantizer.codeBits / 8 * columns,
+                        min(group, rows - row), columns, Array(scales[(index * columns)...]), Array(means[(index * columns)...]),
+                        decoded.baseAddress.map { $0 + row * columns }, columns)
+                }
+                count = rows * columns
             }
-        }
-    }
-}
-
-extension Scheme {
-    /// What a code stands for, in units of the scale.
-    func level(_ code: UInt8) -> Float {
-        switch self {
-        case .exact, .uniform: Float(code)
-        case .sign: 2 * Float(code) - 1
-        case .ternary: Float(code) - 1
         }
     }
 }

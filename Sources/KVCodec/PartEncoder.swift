@@ -96,6 +96,7 @@ extension kv_quantizer {
         let published = options.levels == .published
         scheme = Int32(quantizer.scheme.rawValue)
         steps_max = Int32(options.scaleStepsPerOctave.trailingZeroBitCount)
+        code_bits = Int32(quantizer.codeBits)
         switch quantizer {
         case .uniform(let bits):
             levels = 1 << Int32(bits)

@@ -20,33 +20,19 @@ struct PartStreams {
     mutating func append(
         _ values: UnsafePointer<Float>, rows: Int, columns: Int, quantizer: kv_quantizer, scratch: EncodeScratch
     ) {
+        let byteRows = GroupQuantizer.byteRows(rows: rows, group: group, perByte: 8 / codeBits)
+        let packed = scratch.array(.codes, byteRows * columns, of: UInt8.self)
         let result = GroupQuantizer.quantize(
-            values, rows: rows, columns: columns, group: group, quantizer: quantizer, scratch: scratch)
+            values, rows: rows, columns: columns, group: group, quantizer: quantizer, packed: packed, scratch: scratch)
         let groups = (rows + group - 1) / group
         sums += result.sums
-        pack(result.codes, rows: rows, columns: columns)
+        codes.append(contentsOf: UnsafeBufferPointer(start: packed, count: byteRows * columns))
         anchors.append(UInt8(bitPattern: result.anchor))
         anchors.append(result.steps)
         kv_scales_predict(result.scales, groups, columns, scratch.array(.prediction, columns, of: UInt8.self))
         scales.append(contentsOf: UnsafeBufferPointer(start: result.scales, count: groups * columns))
         kv_means_predict(result.means, groups, columns)
         means.append(contentsOf: UnsafeBufferPointer(start: result.means, count: groups * columns))
-    }
-
-    private mutating func pack(_ codes: UnsafePointer<UInt8>, rows: Int, columns: Int) {
-        let perByte = 8 / codeBits
-        let byteRows = GroupQuantizer.byteRows(rows: rows, group: group, perByte: perByte)
-        let start = self.codes.count
-        self.codes.append(contentsOf: repeatElement(0, count: byteRows * columns))
-        self.codes.withUnsafeMutableBufferPointer { packed in
-            guard var to = packed.baseAddress.map({ $0 + start }) else { return }
-            var from = codes
-            for first in stride(from: 0, to: rows, by: group) {
-                let count = min(group, rows - first)
-                to = kv_pack_group(from, count, columns, Int32(codeBits), to)
-                from += count * columns
-            }
-        }
     }
 
     /// Adds the part and its streams to a section.

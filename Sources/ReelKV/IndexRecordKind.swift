@@ -1,6 +1,9 @@
+import KVCodec
+
 /// The records whose form depends on counts within them, which a reader must not trust.
 package enum IndexRecordKind: CaseIterable, Sendable {
     case node, head, model, tenant, tokens, volume, headKey, buildingKey, tipKey, leafKey, returns, frequencies, leases
+    case sealedValue, sealedImage
 
     /// Reads a record, as whoever uses the index would, and writes it anew.
     ///
@@ -22,6 +25,14 @@ package enum IndexRecordKind: CaseIterable, Sendable {
         case .leafKey: return try LeafKey(bytes: bytes).bytes
         case .returns: _ = ReturnTables.decode(bytes)
         case .frequencies: return FrequencySketch(bytes: bytes)?.encoded
+        case .sealedValue: _ = SealedValue.header(bytes)
+        case .sealedImage:
+            let keys = KeyRing()
+            keys.add(TenantKeys(tenant: 1, name: "any", owner: .random()))
+            do { try StoredImage(bytes, keys: keys).withWhole { _ in } } catch let error as CodecError {
+                throw StoreError(.damaged, "\(error)")
+            }
+            try? StoredImage.verifyChecksum(of: bytes)
         case .leases: _ = LeaseFile.Contents(Array(bytes))
         }
         return nil

@@ -25,6 +25,7 @@ final class StoreCore: Sendable {
     private static let registry = Mutex<[Platform.FileIdentity: Entry]>([:])
 
     private init(path: String, readOnly: Bool, durability: Store.Durability, isScratch: Bool) throws {
+        Sodium.prepare()
         let index = try Index(
             at: path + "/" + Index.fileName, readOnly: readOnly, creating: false, durability: durability, isScratch: isScratch)
         let record = try index.environment.read { try index.storeRecord(in: $0) }

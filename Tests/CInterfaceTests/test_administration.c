@@ -171,7 +171,6 @@ static void encrypted_tenant(void) {
     FAILS(REELKV_KEY_REQUIRED, reelkv_rebuild_json(path, NULL, 0, &json));
     OK(reelkv_rebuild_json(path, keys, 1, &json));
     CHECK(json_has(json, "\"rebuilt\":true"));
-    reelkv_free(json);
     free_cache(written);
 }
 

@@ -155,7 +155,8 @@ typedef struct {
     float clip_ratio;        // uniform: each candidate is the one before times this
     int32_t steps_max;       // scale codes per octave, as a power of two
     int32_t mean_shift;
-    int32_t keeps_mean;      // sign and ternary: subtract the group's mean
+    int32_t code_bits;       // of a packed code: 1, 2, 4 or 8
+    int32_t keeps_mean;      // sign: subtract the group's mean
     float threshold;         // ternary: values beyond this times the mean magnitude are not zero
     float balance;           // ternary: weight of the group's mean error, 0 to round each value by itself
     int32_t levels_kind;     // sign and ternary: which values the codes stand for
@@ -165,17 +166,14 @@ typedef struct {
 size_t kv_quantize_scratch(size_t rows, size_t columns, size_t group);
 
 // Quantizes a matrix [rows][columns] in groups of `group` rows of a column; the last group may be short. Values are at most 2^60.
-// Writes codes [rows][columns], scale codes and means [groups][columns], the anchor and steps of the scale codes, and the sums of
-// squares of what is lost and of the values; these are not finite where they do not fit a float.
+// Writes packed codes, scale codes and means [groups][columns], the anchor and steps of the scale codes, and the sums of squares of
+// what is lost and of the values; these are not finite where they do not fit a float. Of the codes, byte row b of a group holds
+// its rows b * 8/bits ... of each column, lowest bits first; `group` is a multiple of 8/bits.
 void kv_quantize(const kv_quantizer *quantizer, const float *values, size_t rows, size_t columns, size_t group,
-                 uint8_t *codes, uint8_t *scales, int32_t *means, int8_t *anchor, uint8_t *steps, double *error,
+                 uint8_t *packed, uint8_t *scales, int32_t *means, int8_t *anchor, uint8_t *steps, double *error,
                  double *energy, void *scratch);
 
-// codes.h, pack.h ------------------------------------------------------------------------------------------------------------
-
-// Packs the codes [rows][columns] of one group: byte row b of column c holds rows b * 8/bits ... of that column, lowest bits
-// first. Returns past the last byte written.
-uint8_t *kv_pack_group(const uint8_t *codes, size_t rows, size_t columns, int bits, uint8_t *packed);
+// codes.h --------------------------------------------------------------------------------------------------------------------
 
 // The values of `rows` rows of a group: means[c] + level(code) * scales[c], level being code, 2 code - 1 or code - 1 by scheme.
 void kv_dequantize_group(int scheme, int bits, const uint8_t *packed, size_t rows, size_t columns, const float *scales,

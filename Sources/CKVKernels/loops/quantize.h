@@ -5,7 +5,7 @@
 
 #include "../quantize.h"
 
-enum { Q = KV_QUANTIZE_BLOCK };
+enum { Q = KV_QUANTIZE_BLOCK, TILE = KV_QUANTIZE_TILE };
 
 // A group's values in a block of columns.
 typedef struct {
@@ -24,8 +24,10 @@ static void lay_out(kv_quantizing *s) {
     s->mean = s->scale + s->groups * n;
     s->extent = s->mean + s->groups * n;
     s->unit = s->extent + s->groups * n;
-    s->work = s->unit + n;
-    s->constant = (uint8_t *)(s->work + 2 * s->group * Q);
+    s->tiles = (kv_ternary_tile *)(s->unit + n);
+    s->work = (float *)(s->tiles + s->groups * ((n + TILE - 1) / TILE));
+    s->codes = (uint8_t *)(s->work + s->group * TILE);
+    s->constant = s->codes + s->group * Q;
     memset(s->error, 0, 2 * n * sizeof(double));
 }
 
@@ -67,28 +69,7 @@ ALWAYS void measure_distance(kv_group g, size_t width, const float *restrict cen
     COLUMNS mean[c] /= (float)g.rows;
 }
 
-// The mean distance from `center` of the values farther from it than `threshold` times `mean_distance`.
-ALWAYS void measure_centroid(kv_group g, size_t width, const float *restrict center, float threshold,
-                             const float *restrict mean_distance, float *restrict centroid) {
-    float count[Q], limit[Q];
-    COLUMNS {
-        count[c] = 0;
-        limit[c] = threshold * mean_distance[c];
-        centroid[c] = 0;
-    }
-    for (size_t r = 0; r < g.rows; r++) {
-        const float *restrict x = g.x + r * g.stride;
-        COLUMNS {
-            float distance = fabsf(x[c] - center[c]);
-            int far = distance > limit[c];
-            count[c] += far ? 1.0f : 0.0f;
-            centroid[c] += far ? distance : 0.0f;
-        }
-    }
-    COLUMNS centroid[c] = count[c] > 0 ? centroid[c] / count[c] : 0;
-}
-
-// `extent` is what the search or the coding needs of it again: the maximum of uniform groups, the mean distance of others.
+// `extent` is the maximum of uniform groups, which the search needs again.
 ALWAYS void measure_block(const kv_quantizer *q, kv_group g, size_t width, float *restrict scale, float *restrict mean,
                           float *restrict extent) {
     if (q->scheme == KV_UNIFORM) {
@@ -97,24 +78,13 @@ ALWAYS void measure_block(const kv_quantizer *q, kv_group g, size_t width, float
         return;
     }
     int published = q->levels_kind == KV_LEVELS_PUBLISHED;
-    float center[Q], distance[Q], centroid[Q];
+    float center[Q], distance[Q];
     if (q->keeps_mean && !published) measure_mean(g, width, center);
     else COLUMNS center[c] = 0;
     measure_distance(g, width, center, distance);
-    COLUMNS {
-        mean[c] = center[c];
-        extent[c] = distance[c];
-    }
-    if (q->scheme == KV_SIGN) {
-        // The published levels {0, s} are the mean s/2 and the scale s/2.
-        COLUMNS scale[c] = published ? distance[c] / 2 : distance[c];
-        if (published) COLUMNS mean[c] = scale[c];
-    } else if (q->levels_kind != KV_LEVELS_CENTROID) {
-        COLUMNS scale[c] = published ? 1 : distance[c];
-    } else {
-        measure_centroid(g, width, center, q->threshold, distance, centroid);
-        COLUMNS scale[c] = centroid[c];
-    }
+    // The published levels {0, s} are the mean s/2 and the scale s/2.
+    COLUMNS scale[c] = published ? distance[c] / 2 : distance[c];
+    COLUMNS mean[c] = published ? scale[c] : center[c];
 }
 
 // A column of constant groups has no spread to take its unit from: it gets a unit of 2^-10 of its largest mean, so that
@@ -244,6 +214,7 @@ ALWAYS void scale_values(const kv_quantizing *s, size_t width, const uint8_t *re
 
 #include "search.h"
 #include "coding.h"
+#include "ternary.h"
 
 // Calls a function for each block of a group, whole blocks with their width as a constant.
 #define EACH_BLOCK(group, call)                                       \
@@ -254,15 +225,18 @@ ALWAYS void scale_values(const kv_quantizing *s, size_t width, const uint8_t *re
         else { size_t width = g.width; call; }                        \
     }
 
-static void quantize(const kv_quantizer *quantizer, const float *values, size_t rows, size_t columns, size_t group,
-                     uint8_t *codes, uint8_t *scales, int32_t *means, int8_t *anchor, uint8_t *steps, double *error,
-                     double *energy, void *scratch) {
-    kv_quantizing *s = scratch;
-    *s = (kv_quantizing){.quantizer = quantizer, .values = values, .rows = rows, .columns = columns, .group = group,
-                         .groups = (rows + group - 1) / group};
-    lay_out(s);
+// The same with tiles.
+#define EACH_TILE(group, call)                                        \
+    for (size_t first = 0; first < s->columns; first += TILE) {       \
+        kv_group g = group_of(s, group, first);                       \
+        size_t at = (group) * s->columns + first;                     \
+        if (g.width >= TILE) { enum { width = TILE }; call; }         \
+        else { size_t width = g.width; call; }                        \
+    }
+
+static void quantize_levels(kv_quantizing *s, uint8_t *scales, int32_t *means, uint8_t *packed) {
     for (size_t i = 0; i < s->groups; i++) {
-        EACH_BLOCK(i, measure_block(quantizer, g, width, s->scale + at, s->mean + at, s->extent + at));
+        EACH_BLOCK(i, measure_block(s->quantizer, g, width, s->scale + at, s->mean + at, s->extent + at));
     }
     settle_columns(s);
     choose_anchor(s);
@@ -272,8 +246,38 @@ static void quantize(const kv_quantizer *quantizer, const float *values, size_t 
     }
     round_means(s, scales, means);
     for (size_t i = 0; i < s->groups; i++) {
-        EACH_BLOCK(i, code_block(s, g, width, scales + at, means + at, s->extent + at, codes + i * group * columns + first));
+        uint8_t *to = packed + i * s->group_bytes;
+        EACH_BLOCK(i, code_block(s, g, width, scales + at, means + at, to + first));
     }
+}
+
+static void quantize_ternary(kv_quantizing *s, uint8_t *scales, int32_t *means, uint8_t *packed) {
+    size_t n = s->columns;
+    kv_ternary_tile *tile = s->tiles;
+    for (size_t i = 0; i < s->groups; i++) {
+        EACH_TILE(i, measure_ternary(s, g, width, tile++, s->scale + at, packed + i * s->group_bytes + first));
+    }
+    choose_anchor(s);
+    fill_tables(s);
+    for (size_t i = 0; i < s->groups; i++) {
+        EACH_BLOCK(i, code_wanted(s, width, s->scale + at, scales + at));
+    }
+    memset(means, 0, s->groups * n * sizeof(int32_t));
+    tile = s->tiles;
+    for (size_t i = 0; i < s->groups; i++) {
+        EACH_TILE(i, finish_ternary(s, g, width, tile++, scales + at, packed + i * s->group_bytes + first));
+    }
+}
+
+static void quantize(const kv_quantizer *quantizer, const float *values, size_t rows, size_t columns, size_t group,
+                     uint8_t *packed, uint8_t *scales, int32_t *means, int8_t *anchor, uint8_t *steps, double *error,
+                     double *energy, void *scratch) {
+    kv_quantizing *s = scratch;
+    *s = (kv_quantizing){.quantizer = quantizer, .values = values, .rows = rows, .columns = columns, .group = group,
+                         .groups = (rows + group - 1) / group, .group_bytes = group * (size_t)quantizer->code_bits / 8 * columns};
+    lay_out(s);
+    if (quantizer->scheme == KV_TERNARY) quantize_ternary(s, scales, means, packed);
+    else quantize_levels(s, scales, means, packed);
     *error = *energy = 0;
     for (size_t c = 0; c < columns; c++) {
         *error += s->error[c];
@@ -284,5 +288,6 @@ static void quantize(const kv_quantizer *quantizer, const float *values, size_t 
 }
 
 #undef EACH_BLOCK
+#undef EACH_TILE
 #undef COLUMNS
 #undef ALWAYS

@@ -131,6 +131,15 @@ ALWAYS void search_uniform(const kv_quantizing *s, kv_group g, size_t width, con
     }
 }
 
+// The codes of scales of which some may be 0.
+ALWAYS void code_wanted(const kv_quantizing *s, size_t width, const float *restrict scale, uint8_t *restrict codes) {
+    float wanted[Q];
+    uint8_t found[Q];
+    COLUMNS wanted[c] = scale[c] > 0 ? scale[c] : 1;
+    code_scales(s, width, wanted, found);
+    COLUMNS codes[c] = scale[c] > 0 ? found[c] : 0;
+}
+
 // `mean` holds the minimum of uniform groups and becomes what fits best.
 ALWAYS void search_block(const kv_quantizing *s, kv_group g, size_t width, const float *restrict scale,
                          const float *restrict extent, float *restrict mean, uint8_t *restrict codes) {
@@ -138,9 +147,5 @@ ALWAYS void search_block(const kv_quantizing *s, kv_group g, size_t width, const
         search_uniform(s, g, width, scale, extent, mean, codes);
         return;
     }
-    float wanted[Q];
-    uint8_t found[Q];
-    COLUMNS wanted[c] = scale[c] > 0 ? scale[c] : 1;
-    code_scales(s, width, wanted, found);
-    COLUMNS codes[c] = scale[c] > 0 ? found[c] : 0;
+    code_wanted(s, width, scale, codes);
 }

@@ -6,11 +6,12 @@
 // that all candidates share and the one of ||y| - s|. Likewise a line through (code, y) is fitted, and its error known, from
 // how many values lie above each of three thresholds, and their sums.
 
-enum { CANDIDATES = 5, TILE = 32 };
+enum { CANDIDATES = 5 };
 
-// Sixteen floats, or as many words.
+// Sixteen floats, or as many words or bytes.
 typedef float kv_f16 __attribute__((vector_size(64)));
 typedef int32_t kv_i16 __attribute__((vector_size(64)));
+typedef uint8_t kv_b16 __attribute__((vector_size(16)));
 
 enum { VECTORS = TILE / 16 };
 #define EACH_VECTOR for (int v = 0; v < VECTORS; v++)
@@ -186,5 +187,3 @@ ALWAYS void search_four(const kv_quantizing *s, kv_group g, size_t width, const 
     }
 }
 
-#undef EACH_VECTOR
-#undef TILE_COLUMNS

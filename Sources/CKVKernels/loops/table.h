@@ -12,7 +12,6 @@
 #include "fourier.h"
 #include "rotary.h"
 #include "scales.h"
-#include "pack.h"
 #include "quantize.h"
 #include "statistics.h"
 #include "transpose.h"
@@ -47,7 +46,6 @@ const kv_loops KV_BUILD = {
     .column_variances = column_variances,
     .count_outliers = count_outliers,
     .add_errors = add_errors,
-    .pack_group = pack_group,
     .quantize = quantize,
     .transpose_table = transpose_table,
 };

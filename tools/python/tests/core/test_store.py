@@ -234,11 +234,11 @@ def test_encrypted_tenants(library, tmp_path):
         with pytest.raises(reelkv.AlreadyExists):
             store.create_tenant("acme")
         write(store, "session/s", ids(300), cache(300), tenant="acme")
-        assert_same(store.match(ids(300), MODEL, tenant="acme").restore(), cache(300))
+        assert_same(store.longest_prefix(ids(300), MODEL, tenant="acme").restore(), cache(300))
     key_file = tmp_path / "key"
     with Store(path) as store:
         with pytest.raises(reelkv.KeyRequired):
-            store.match(ids(300), MODEL, tenant="acme")
+            store.longest_prefix(ids(300), MODEL, tenant="acme")
         with pytest.raises(reelkv.WrongKey):
             store.unlock(bytes(32), "acme")
         for content, mode in [(b"short", 0o600), (key.hex().encode(), 0o644)]:
@@ -258,6 +258,6 @@ def test_encrypted_tenants(library, tmp_path):
     assert reelkv.rebuild(path, {"acme": bytes(32)}).is_sound
     with Store(path) as store:
         store.unlock(bytes(32), "acme")
-        assert_same(store.match(ids(300), MODEL, tenant="acme").restore(), cache(300))
+        assert_same(store.longest_prefix(ids(300), MODEL, tenant="acme").restore(), cache(300))
     with pytest.raises(Exception, match="format version 4"):
         reader.Store(path)
