@@ -124,7 +124,8 @@ final class PagePublisher {
         defer { withExtendedLifetime(batch.lease) {} }
         let new = batch.pages.compactMap { page in page.new.map { (hash: page.hash, node: $0.node, image: $0.image) } }
         let locations = try store.append(
-            new.map(\.image), ofTenant: tenantID, named: name.tenant, indexBytes: stateBytes)
+            new.map(\.image), ofTenant: tenantID, named: name.tenant, indexBytes: stateBytes,
+            replacesOthers: try replacesOthers(new.map { ($0.hash, $0.node.encodings[0].profileId) }))
         defer { store.volumes.settle(locations) }
         var moved = head
         if let last = batch.pages.last {
@@ -157,6 +158,19 @@ final class PagePublisher {
         newNodes += published
         head = moved
         building = key
+    }
+
+    /// Whether an image takes the place of one that may be on the disk already: then a crash of the machine must not lose both. That
+    /// concerns relaxed writers only.
+    private func replacesOthers(_ images: [(hash: Digest, profile: UInt16)]) throws -> Bool {
+        guard store.durability == .relaxed else { return false }
+        return try store.read { transaction in
+            try images.contains { image in
+                try store.index.node(image.hash, in: transaction)?.encodings.contains {
+                    $0.profileId == image.profile && !$0.isQuarantined
+                } ?? false
+            }
+        }
     }
 
     /// A model or tenant may have been removed since the write began, and even made anew, with another id.

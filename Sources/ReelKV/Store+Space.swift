@@ -38,10 +38,12 @@ extension Store {
 
     /// Appends a tenant's page images to the volumes, within the store's and the tenant's bounds. The caller settles them.
     ///
-    /// - Parameter indexBytes: what goes into the index beside the images' nodes: engine state.
+    /// - Parameters:
+    ///   - replacesOthers: whether some take the place of images of the same pages.
+    ///   - indexBytes: what goes into the index beside the images' nodes: engine state.
     /// - Throws: `StoreError.quotaExceeded` when not enough may be evicted; nothing is appended then, and nothing evicted for it.
     func append(
-        _ images: [EncodedPage], ofTenant tenant: UInt32, named name: String, indexBytes: Int
+        _ images: [EncodedPage], ofTenant tenant: UInt32, named name: String, indexBytes: Int, replacesOthers: Bool
     ) throws -> [VolumeSet.Location] {
         let (settings, tenantQuota) = try read { transaction in
             (
@@ -52,7 +54,7 @@ extension Store {
         let imageBytes = images.reduce(0) { $0 + $1.count }
         guard !images.isEmpty || indexBytes > 0, settings.isBounded || tenantQuota > 0 else {
             _ = try dropExpired(settings, isHurried: true)
-            return try StoreError.translating { try volumes.append(images) }
+            return try StoreError.translating { try volumes.append(images, replacesOthers: replacesOthers) }
         }
         let turn = try FileLock(waitingFor: folder + "/" + Self.spaceLockName)
         defer { withExtendedLifetime(turn) {} }
@@ -66,7 +68,7 @@ extension Store {
             try? write { try index.updateCounters(in: $0) { $0.refusedBytes += UInt64(imageBytes) } }
             throw error
         }
-        return try StoreError.translating { try volumes.append(images) }
+        return try StoreError.translating { try volumes.append(images, replacesOthers: replacesOthers) }
     }
 
     /// Brings the store within its bounds, where a setting has just made them narrower or pages have expired.
