@@ -24,26 +24,10 @@ public struct EncryptionKey: Hashable, Sendable, CustomStringConvertible, Custom
     /// - Parameter hex: 64 hexadecimal digits.
     /// - Throws: `StoreError.invalidArgument`, without telling what was given.
     public init(hex: String) throws {
-        var bytes: [UInt8] = []
-        var digits = Array(hex.utf8)[...]
-        defer { digits = [] }
-        while let high = digits.popFirst(), let low = digits.popFirst() {
-            guard let high = Self.value(ofDigit: high), let low = Self.value(ofDigit: low) else { break }
-            bytes.append(high << 4 | low)
-        }
-        guard bytes.count == Self.byteCount, hex.utf8.count == 2 * Self.byteCount else {
+        guard let digits = Digest(hex: hex) else {
             throw StoreError(.invalidArgument, "a key in text is \(2 * Self.byteCount) hexadecimal digits")
         }
-        self = try bytes.withUnsafeBytes { try EncryptionKey(bytes: $0) }
-    }
-
-    private static func value(ofDigit digit: UInt8) -> UInt8? {
-        switch digit {
-        case UInt8(ascii: "0")...UInt8(ascii: "9"): digit - UInt8(ascii: "0")
-        case UInt8(ascii: "a")...UInt8(ascii: "f"): digit - UInt8(ascii: "a") + 10
-        case UInt8(ascii: "A")...UInt8(ascii: "F"): digit - UInt8(ascii: "A") + 10
-        default: nil
-        }
+        self = try digits.withUnsafeBytes { try EncryptionKey(bytes: $0) }
     }
 
     /// Reads a key file: 32 bytes, or 64 hexadecimal digits and perhaps the end of a line.

@@ -80,7 +80,7 @@ struct StoredImage: Sendable {
         do {
             return try SealedImage.isSealed(bytes)
                 ? SealedImage(bytes).chainHash : PageImage(parsing: bytes).identity.chainHash
-        } catch let error as CodecError {
+        } catch {
             if error.code == .newerFormat { throw StoreError(.newerFormat, "\(error)") }
             return nil
         }
