@@ -21,7 +21,16 @@ package final class Monitor: @unchecked Sendable {
         mutex = .allocate(capacity: 1)
         condition = .allocate(capacity: 1)
         pthread_mutex_init(mutex, nil)
-        pthread_cond_init(condition, nil)
+        #if canImport(Darwin)
+            pthread_cond_init(condition, nil)
+        #else
+            // by a clock that is never set
+            var attributes = pthread_condattr_t()
+            pthread_condattr_init(&attributes)
+            pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+            pthread_cond_init(condition, &attributes)
+            pthread_condattr_destroy(&attributes)
+        #endif
     }
 
     deinit {
@@ -37,6 +46,26 @@ package final class Monitor: @unchecked Sendable {
 
     /// Gives the lock up until ``broadcast()``; may also return without one, so callers re-check their condition.
     package func wait() { pthread_cond_wait(condition, mutex) }
+
+    /// Like ``wait()``, until a time at most.
+    ///
+    /// - Returns: false when that has come.
+    package func wait(until end: ContinuousClock.Instant) -> Bool {
+        let left = ContinuousClock.now.duration(to: end).components
+        guard left.seconds > 0 || left.seconds == 0 && left.attoseconds > 0 else { return false }
+        var time = timespec()
+        #if canImport(Darwin)
+            (time.tv_sec, time.tv_nsec) = (Int(left.seconds), Int(left.attoseconds / 1_000_000_000))
+            pthread_cond_timedwait_relative_np(condition, mutex, &time)
+        #else
+            clock_gettime(CLOCK_MONOTONIC, &time)
+            let nanoseconds = time.tv_nsec + Int(left.attoseconds / 1_000_000_000)
+            time.tv_sec += Int(left.seconds) + nanoseconds / 1_000_000_000
+            time.tv_nsec = nanoseconds % 1_000_000_000
+            pthread_cond_timedwait(condition, mutex, &time)
+        #endif
+        return true
+    }
 
     package func broadcast() { pthread_cond_broadcast(condition) }
 

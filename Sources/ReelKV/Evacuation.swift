@@ -113,7 +113,11 @@ struct Evacuation {
         try store.write { transaction in
             for (image, location) in zip(batch, locations) {
                 // what was sealed anew must be readable with the tenant's key as it is now
-                if let resealed = image.resealed { _ = try store.index.sealingKeys(of: resealed.tenant, in: transaction) }
+                if let resealed = image.resealed {
+                    let isInEffect = try store.index.isSealedInEffect(resealed.epoch, of: resealed.tenant, in: transaction)
+                    // its tenant was given another key meanwhile: it stays where it is, for the next time
+                    guard isInEffect else { continue }
+                }
                 _ = try store.index.relocate(
                     image.hash, from: place(image.page), to: location, keyEpoch: image.resealed?.epoch, in: transaction)
             }

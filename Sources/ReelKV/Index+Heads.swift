@@ -97,9 +97,11 @@ extension Index {
 
     // MARK: - Encrypted tenants
 
-    /// The head with what was sealed of it, where its tenant's key was given.
+    /// The head with what was sealed of it, where the key that it is sealed with was given.
     private func opened(_ head: Head, place: [UInt8]) throws -> Head {
-        guard let sealed = head.sealed, keyRing.keys(of: head.record.tenantId) != nil else { return head }
+        guard let sealed = head.sealed, let keys = keyRing.keys(of: head.record.tenantId) else { return head }
+        let epoch = sealed.withUnsafeBytes { SealedValue.header($0)?.header.keyEpoch }
+        if let epoch, epoch > keys.current.number { return head }
         var opened = head
         opened.sealed = nil
         let details = try sealed.withUnsafeBytes { try open($0, of: head.record.tenantId, place: place) }

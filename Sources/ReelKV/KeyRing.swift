@@ -12,8 +12,14 @@ final class KeyRing: Sendable {
 
     private let state = Mutex(State())
 
-    /// The keys of a tenant; nil where it is not encrypted, or its key was not given.
+    /// The keys that were given for a tenant; it may have another by now.
     func keys(of tenant: UInt32) -> TenantKeys? { state.withLock { $0.unlocked[tenant] } }
+
+    /// The keys of a tenant; nil where it is not encrypted, its key was not given, or it has another by now.
+    func keys(of tenant: StoredTenant) -> TenantKeys? {
+        guard let keys = keys(of: tenant.id), keys.current.number >= tenant.record.keyEpoch else { return nil }
+        return keys
+    }
 
     var unlockedTenants: [UInt32] { state.withLock { $0.unlocked.keys.sorted() } }
 
@@ -38,7 +44,12 @@ extension Index {
     }
 
     static func newKey(_ name: String) -> StoreError {
-        StoreError(.keyRequired, "tenant '\(name)' was given another key meanwhile: open the store anew with that")
+        StoreError(.keyRequired, "tenant '\(name)' was given another key meanwhile: unlock it with that")
+    }
+
+    /// Why a tenant cannot be opened.
+    func missingKey(of tenant: StoredTenant) -> StoreError {
+        keyRing.keys(of: tenant.id) == nil ? Self.noKey("tenant '\(tenant.name)'") : Self.newKey(tenant.name)
     }
 
     /// The keys to seal with; nil where the tenant is not encrypted.
@@ -52,6 +63,18 @@ extension Index {
             record.keyEpoch == keys.current.number
         else { throw Self.newKey(keys.name) }
         return keys
+    }
+
+    /// Whether the data key that something was sealed with is still in effect, so that it may be stored: an earlier one may have been dropped
+    /// by now.
+    ///
+    /// - Parameter epoch: the data key's number; 0 for what is not sealed.
+    func isSealedInEffect(
+        _ epoch: UInt32, of tenant: UInt32, in transaction: borrowing some Transaction & ~Copyable
+    ) throws -> Bool {
+        do { return try sealingKeys(of: tenant, in: transaction)?.current.number ?? 0 == epoch } catch let error as StoreError
+            where error.code == .keyRequired
+        { return false }
     }
 
     /// Opens a sealed value.

@@ -136,6 +136,7 @@ final class PagePublisher {
         moved.record.updatedSeconds = Platform.unixSeconds()
         let (key, published) = try store.writeWithUses { transaction in
             try checkOwners(in: transaction)
+            for page in new { try checkSealed(page.node.encodings[0].keyEpoch, in: transaction) }
             let access = try store.index.counters(in: transaction).accesses
             var published: [EvictionMemory.PathNode] = []
             var bytes: UInt64 = 0
@@ -180,8 +181,15 @@ final class PagePublisher {
         else {
             throw StoreError(.conflict, "the model '\(modelName)' or the tenant '\(name.tenant)' was removed during the write")
         }
-        // what the pages were sealed with must still be the tenant's key
         _ = try store.index.sealingKeys(of: tenantID, in: transaction)
+    }
+
+    /// What a page was sealed with must still be the data key in effect: an earlier one may be gone.
+    private func checkSealed(_ epoch: UInt32, in transaction: borrowing WriteTransaction) throws {
+        guard try store.index.isSealedInEffect(epoch, of: tenantID, in: transaction) else {
+            throw StoreError(
+                .conflict, "tenant '\(name.tenant)' was given another key while \(name) was being written: write it again")
+        }
     }
 
     // MARK: - The end

@@ -12,7 +12,17 @@ enum Platform {
     static func unixSeconds() -> Int64 {
         var now = timespec()
         clock_gettime(CLOCK_REALTIME, &now)
-        return Int64(now.tv_sec)
+        #if REELKV_FAULTS
+            return Int64(now.tv_sec) &+ FaultClock.offsetSeconds
+        #else
+            return Int64(now.tv_sec)
+        #endif
+    }
+
+    /// The time so many seconds ago, as far as it can be told.
+    static func unixSeconds(ago seconds: Int64) -> Int64 {
+        let (past, isOverflow) = unixSeconds().subtractingReportingOverflow(seconds)
+        return isOverflow ? .min : past
     }
 
     /// Seconds of a clock that is never set, so that it never goes back.

@@ -44,7 +44,7 @@ extension Store {
                 return (nothing, 0)
             }
             var search = PrefixSearch(
-                index: index, hasher: try hasher(tenant: tenant, model: model), keys: index.keyRing.keys(of: tenant.id),
+                index: index, hasher: try hasher(tenant: tenant, model: model), keys: index.keyRing.keys(of: tenant),
                 tokens: tokens, pageTokens: pageTokens,
                 windowTokens: model.spec.windowTokens, acceptance: acceptance)
             try search.run(in: transaction)

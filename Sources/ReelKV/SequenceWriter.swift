@@ -37,8 +37,9 @@ public final class SequenceWriter {
     private let store: Store
     private let publisher: PagePublisher
     private let hasher: ChainHasher
-    /// Of an encrypted tenant.
-    private let keys: TenantKeys?
+    private let tenantID: UInt32
+    /// Of an encrypted tenant, as they are now: it may be given another one while this writes.
+    private var keys: TenantKeys? { store.index.keyRing.keys(of: tenantID) }
     private let encoder: PageEncoder
     private let pieceEncoder: PageEncoder
     private let protectedTokens: Set<Int>
@@ -65,7 +66,7 @@ public final class SequenceWriter {
         model = storedModel.spec
         tokenCount = start.tokenCount
         hasher = try store.hasher(tenant: tenant, model: storedModel)
-        keys = store.index.keyRing.keys(of: tenant.id)
+        tenantID = tenant.id
         encoder = PageEncoder(profile: profile, options: options)
         pieceEncoder = PageEncoder(profile: .exact)
         pageFirstToken = start.tokenCount / store.pageTokens * store.pageTokens

@@ -149,9 +149,9 @@ extension Index {
     func unfinished(
         olderThan seconds: Int64, in transaction: borrowing some Transaction & ~Copyable
     ) throws -> [BuildingKey] {
-        let now = Platform.unixSeconds()
+        let latest = Platform.unixSeconds(ago: seconds)
         return try allBuilding(in: transaction)
-            .filter { !$0.head.record.isWriterAlive && $0.head.record.updatedSeconds <= now - seconds }
+            .filter { !$0.head.record.isWriterAlive && $0.head.record.updatedSeconds <= latest }
             .map(\.key)
     }
 }

@@ -66,7 +66,7 @@ extension Store {
         guard !options.profile.isExact else {
             throw StoreError(.invalidArgument, "pages cannot be demoted to 'exact': choose a profile with fewer bits")
         }
-        let before = Platform.unixSeconds() - Int64(clamping: options.unusedSeconds)
+        let before = Platform.unixSeconds(ago: Int64(clamping: options.unusedSeconds))
         return try read { transaction in
             let lastUses = try index.lastUses(in: transaction)
             var found: [(hash: Digest, seconds: Int64)] = []
@@ -146,6 +146,9 @@ extension Store {
                 bytes += image.count
             } catch let error as StoreError where error.code == .pageUnavailable {
                 continue  // damaged and quarantined now, or gone
+            } catch let error as StoreError where error.code == .keyRequired {
+                report.pagesLeft += 1  // its tenant has another key by now
+                continue
             }
             if bytes >= Self.demotionBatchBytes {
                 report.add(try publish(made))
@@ -171,8 +174,8 @@ extension Store {
                     var encoding = encoding
                     encoding.volumeId = location.volume
                     encoding.pageId = location.page
-                    _ = try index.sealingKeys(of: candidate.node.record.tenantId, in: transaction)
                     guard !held.contains(candidate.hash),
+                        try index.isSealedInEffect(encoding.keyEpoch, of: candidate.node.record.tenantId, in: transaction),
                         try index.demote(candidate, to: encoding, in: transaction)
                     else {
                         report.pagesLeft += 1

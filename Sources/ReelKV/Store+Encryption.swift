@@ -20,7 +20,7 @@ extension Store {
     /// All tenants, by name.
     public func tenantInfos() throws -> [TenantInfo] {
         try read { try index.allTenants(in: $0) }.map { tenant in
-            let keys = index.keyRing.keys(of: tenant.id)
+            let keys = index.keyRing.keys(of: tenant)
             return TenantInfo(
                 name: tenant.name, isEncrypted: tenant.isEncrypted, isUnlocked: !tenant.isEncrypted || keys != nil,
                 hasEarlierKeys: keys?.epochs.count ?? 1 > 1, createdSeconds: tenant.record.createdSeconds)
@@ -61,7 +61,7 @@ extension Store {
     /// this returns, page images as compaction moves them: see ``CompactionOptions/reseals``. Until then the earlier data keys are kept under
     /// the new key. Where it is interrupted, the new key is in effect, and a compaction goes on.
     ///
-    /// Processes that have the old key cannot write for the tenant any more, and read only what is not sealed anew yet.
+    /// To processes that have the old key the tenant is locked from then on, until they unlock it with the new one.
     ///
     /// - Throws: `StoreError` with the codes `notFound`, `keyRequired` while the tenant is locked, `invalidArgument` for one that is not
     ///   encrypted, `readOnly`, `noSpace`.
@@ -102,14 +102,14 @@ extension Store {
 
     /// Drops the data keys that nothing is sealed with any more, of the tenants whose keys were given.
     func forgetEarlierKeys() throws {
-        for id in index.keyRing.unlockedTenants {
-            guard let keys = index.keyRing.keys(of: id), keys.epochs.count > 1 else { continue }
+        for tenant in try read({ try index.allTenants(in: $0) }) {
+            guard let keys = index.keyRing.keys(of: tenant), keys.epochs.count > 1 else { continue }
             // an interrupted rekeying goes on here
             try resealValues(of: keys)
             guard try read({ try index.isSealedWithCurrent(keys, in: $0) }) else { continue }
             let current = try write { transaction -> TenantKeys? in
-                guard var tenant = try index.tenant(named: keys.name, in: transaction), tenant.id == id,
-                    try index.sealingKeys(of: id, in: transaction) != nil,
+                guard var tenant = try index.tenant(named: keys.name, in: transaction), tenant.id == keys.tenant,
+                    try index.sealingKeys(of: keys.tenant, in: transaction) != nil,
                     try index.isSealedWithCurrent(keys, in: transaction)
                 else { return nil }
                 let current = keys.withCurrentOnly()
@@ -122,10 +122,14 @@ extension Store {
         }
     }
 
-    /// - Throws: `StoreError.keyRequired` when there is an encrypted tenant whose key was not given.
+    /// - Throws: `StoreError.keyRequired` when there is an encrypted tenant whose key, as it is now, was not given.
     func checkUnlocked() throws {
-        let tenants = try? read { try index.allTenants(in: $0) }
-        for tenant in tenants ?? [] where index.salt(of: tenant) == nil { throw Index.noKey("tenant '\(tenant.name)'") }
+        try read { try checkUnlocked(in: $0) }
+    }
+
+    func checkUnlocked(in transaction: borrowing some Transaction & ~Copyable) throws {
+        let tenants = try? index.allTenants(in: transaction)
+        for tenant in tenants ?? [] where index.salt(of: tenant) == nil { throw index.missingKey(of: tenant) }
     }
 }
 
@@ -228,7 +232,7 @@ extension Index {
             let node = try NodeView(bytes)
             guard let epoch = current[node.record.tenantId] else { return .continue }
             for encoding in (0..<node.encodingCount).map({ node.encoding($0) })
-            where !encoding.isLost && encoding.keyEpoch != epoch { found.insert(encoding.volumeId) }
+            where !encoding.isLost && encoding.keyEpoch < epoch { found.insert(encoding.volumeId) }
             return .continue
         }
         return found

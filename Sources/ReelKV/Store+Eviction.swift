@@ -132,14 +132,14 @@ extension Store {
     func dropExpired(_ settings: StoreSettings, isHurried: Bool = false) throws -> EvictionReport {
         var report = EvictionReport()
         guard let seconds = settings.unusedSecondsMax else { return report }
-        let now = Platform.unixSeconds()
+        let now = Platform.uptimeSeconds()
         let isDue = core.expiryLooked.withLock { looked in
             guard !isHurried || now >= looked + Self.expirySeconds else { return false }
             looked = now
             return true
         }
         guard isDue else { return report }
-        let since = now - Int64(clamping: seconds)
+        let since = Platform.unixSeconds(ago: Int64(clamping: seconds))
         guard try !read({ try index.leaves(unusedSince: since, atMost: 1, excluding: [], in: $0) }).isEmpty else { return report }
         while true {
             let slice = try evicting { leased, transaction in

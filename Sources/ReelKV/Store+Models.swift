@@ -156,9 +156,9 @@ extension Index {
         try tenants.put(tenant.name, tenant.encoded(), in: transaction)
     }
 
-    /// The salt of a tenant's chains; nil for an encrypted tenant whose key was not given.
+    /// The salt of a tenant's chains; nil for an encrypted tenant whose key, as it is now, was not given.
     func salt(of tenant: StoredTenant) -> Digest? {
-        tenant.isEncrypted ? keyRing.keys(of: tenant.id)?.salt : tenant.record.salt
+        tenant.isEncrypted ? keyRing.keys(of: tenant)?.salt : tenant.record.salt
     }
 
     /// Makes a tenant, encrypted if there is a key.

@@ -67,6 +67,7 @@ extension Store {
         let identity = try? Identity(in: folder)
         let images = try imageSource()
         return try read { transaction in
+            try checkUnlocked(in: transaction)
             let check = IndexCheck(index, pageTokens: pageTokens, identity: identity, in: transaction)
             return try RepairPlan(check, images: images, isTakingAll: false, in: transaction)
         }
@@ -81,6 +82,8 @@ extension Store {
         try StoreError.translating {
             try index.environment.succeed { path in
                 try index.environment.read { transaction in
+                    // another process may have given one another key since this began
+                    try checkUnlocked(in: transaction)
                     let check = IndexCheck(index, pageTokens: pageTokens, identity: identity, in: transaction)
                     let made = try RepairPlan(check, images: images, isTakingAll: false, in: transaction)
                     let new = try Index(

@@ -183,8 +183,8 @@ public final class Store: Sendable {
         flushUses()
     }
 
-    /// Writes down the uses gathered so far. Best effort: they say what to evict, and nothing that anybody waits for.
-    func flushUses() { try? writeWithUses { _ in } }
+    /// Begins to write down the uses gathered so far. Best effort: they say what to evict, and nothing that anybody waits for.
+    func flushUses() { core.usageWriter.begin(core.usageLog) }
 
     func checkWritable() throws {
         guard access == .readWrite else { throw StoreError(.readOnly, "the store \(path) was opened read-only") }
@@ -196,7 +196,7 @@ public final class Store: Sendable {
     ///
     /// - Throws: `StoreError.keyRequired` for an encrypted tenant whose key was not given.
     func hasher(tenant: StoredTenant, model: StoredModel) throws -> ChainHasher {
-        guard let salt = index.salt(of: tenant) else { throw Index.noKey("tenant '\(tenant.name)'") }
+        guard let salt = index.salt(of: tenant) else { throw index.missingKey(of: tenant) }
         return hashers.withLock { hashers in
             let key = HasherKey(tenant: tenant.id, model: model.id)
             if let known = hashers[key] { return known }
@@ -221,6 +221,8 @@ extension StoreError {
         switch error.code {
         case .noSpace, .quotaExceeded: self.init(.noSpace, "\(error): free some space; nothing stored is lost")
         case .mapFull: self.init(.noSpace, "\(error)")
+        case .readersFull:
+            self.init(.inputOutput, "\(error): other processes have all places for readers; end some of them, or try again later")
         case .readOnlyFileSystem: self.init(.readOnly, "\(error)")
         case .permissionDenied:
             self.init(.readOnly, "\(error): readers too must be allowed to write the lock files beside the store's files")

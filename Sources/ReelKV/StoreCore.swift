@@ -10,9 +10,10 @@ final class StoreCore: Sendable {
     let pageTokens: Int
     let isReadOnly: Bool
     let usageLog = UsageLog()
+    let usageWriter: UsageWriter
     let demotionScan = Mutex(DemotionScan())
-    /// Unix time at which pages unused for too long were last looked for.
-    let expiryLooked = Mutex<Int64>(0)
+    /// When pages unused for too long were last looked for, by a clock that is never set.
+    let expiryLooked = Mutex<Int64>(.min)
     let compactionSteps = Mutex(CompactionSteps())
 
     private struct Entry {
@@ -37,6 +38,7 @@ final class StoreCore: Sendable {
         if !readOnly { _ = try index.environment.clearStaleReaders() }
         if !readOnly { try index.environment.read { try index.loadMemory(in: $0) } }
         self.index = index
+        usageWriter = UsageWriter(index)
         folder = path
         volumes = VolumeSet(
             folder: path + "/" + VolumeSet.folderName, index: index, record: record, isReadOnly: readOnly,
@@ -49,12 +51,7 @@ final class StoreCore: Sendable {
     deinit {
         // A forked child has its parent's uses; LMDB refuses its write.
         guard !isReadOnly else { return }
-        let batch = usageLog.take()
-        guard batch != nil || index.evictionMemory.hasLearned else { return }
-        try? index.environment.write { transaction in
-            if let batch { try index.record(batch, in: transaction) }
-            try index.saveMemory(ifDue: false, in: transaction)
-        }
+        usageWriter.end(usageLog.take())
     }
 
     /// The open files of the store in a folder; opens them when nobody in this process has yet.

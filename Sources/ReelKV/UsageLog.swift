@@ -3,13 +3,14 @@ import LMDB
 import Locking
 
 /// The uses that this process has seen and not yet written down: a hit costs no write transaction. They go along with the next
-/// write; a process that only reads writes them now and then. What a crash takes of them is only some order of eviction.
+/// write; a process that only reads has them written now and then (``UsageWriter``). What a crash takes of them is only some order of eviction.
 final class UsageLog: Sendable {
     private struct State {
         var uses: [Digest: PageUse] = [:]
         /// In the order of the last use.
         var sequence: UInt64 = 0
         var lookups = LookupCounts()
+        /// When the first came, by a clock that is never set.
         var since: Int64 = 0
     }
 
@@ -33,7 +34,7 @@ final class UsageLog: Sendable {
     func note(tip: Digest) -> Bool { state.withLock { note(tip, in: &$0) } }
 
     private func note(_ tip: Digest?, in state: inout State) -> Bool {
-        let now = Platform.unixSeconds()
+        let now = Platform.uptimeSeconds()
         if state.sequence == 0 { state.since = now }
         state.sequence += 1
         if let tip {
@@ -41,7 +42,7 @@ final class UsageLog: Sendable {
             let count = known?.count ?? 0
             // in place of the store's count of accesses, which only a write can tell, the order in which they came
             state.uses[tip] = PageUse(
-                count: count == .max ? count : count + 1, lastAccess: state.sequence, lastUsedSeconds: now,
+                count: count == .max ? count : count + 1, lastAccess: state.sequence, lastUsedSeconds: Platform.unixSeconds(),
                 previousAccess: known?.lastAccess ?? 0)
         }
         return state.uses.count >= Self.usesMax || now - state.since >= Self.secondsMax
@@ -75,7 +76,7 @@ extension UsageLog {
                 }
                 state.uses[tip] = merged
             }
-            if state.sequence == 0 { state.since = Platform.unixSeconds() }
+            if state.sequence == 0 { state.since = Platform.uptimeSeconds() }
             state.sequence += batch.accesses
             state.lookups.add(batch.lookups)
         }

@@ -143,6 +143,24 @@ package final class BackgroundTask: @unchecked Sendable {
         monitor.withLock { waitLocked() }
     }
 
+    /// Waits so long at most.
+    package func wait(seconds: Double) {
+        let end = ContinuousClock.now + .seconds(seconds)
+        monitor.withLock {
+            while true {
+                if case .done = state { return }
+                guard monitor.wait(until: end) else { return }
+            }
+        }
+    }
+
+    package var isDone: Bool {
+        monitor.withLock {
+            if case .done = state { return true }
+            return false
+        }
+    }
+
     /// Has it not done where it has not begun, and waits for its end where it has.
     fileprivate func retractOrWait() {
         monitor.withLock {

@@ -337,6 +337,77 @@ struct EncryptionTests {
         try expectSound(store)
     }
 
+    /// Another process gives the tenant another key, which this one does not know yet.
+    private func rekeyElsewhere(to new: EncryptionKey) async {
+        let (path, old, new) = (folder.path + "/store", key.hex, new.hex)
+        await #expect(processExitsWith: .success) { [path = path as String, old = old as String, new = new as String] in
+            let store = try Store(opening: path)
+            try store.unlock(tenant: "alice", with: EncryptionKey(hex: old))
+            try store.rekey(tenant: "alice", to: EncryptionKey(hex: new))
+        }
+    }
+
+    @Test("Who has a key that is not the tenant's any more finds it locked, and takes nothing of it for damaged")
+    func staleKeyIsNoDamage() async throws {
+        let store = try makeEncryptedStore(volumeBytesMax: 1 << 20)
+        let caches = (0..<3).map { SyntheticCache(model, .text(200, seed: UInt64(40 + $0))) }
+        for (number, cache) in caches.enumerated() { try add(cache, alice("\(number)"), to: store, state: [7]) }
+        let plain = SyntheticCache(model, .text(150, seed: 50))
+        try add(plain, .session("plain"), to: store)
+        let new = EncryptionKey.random()
+        await rekeyElsewhere(to: new)
+
+        let report = try store.verify(quarantining: true)
+        #expect(report.isSound && report.quarantined == 0 && report.lockedNodes > 0, "\(report.problems)")
+        #expect(code { _ = try store.repair() } == .keyRequired)
+        #expect(try store.scrub().damaged == 0)
+        #expect(try store.sequences(.session, tenant: "alice").map(\.isLocked) == [true, true, true])
+        #expect(try store.tenantInfos().map(\.isUnlocked) == [false, true])
+        #expect(code { _ = try store.prefix(of: alice("0")) } == .keyRequired)
+        #expect(code { _ = try store.longestPrefix(of: caches[0].tokens, model: "small", tenant: "alice") } == .keyRequired)
+        // the others' pages are moved and demoted as ever
+        try expect(plain, at: .session("plain"), in: store)
+        var options = DemotionOptions(profile: try .named("int4"))
+        options.freeBytes = nil
+        #expect(try store.demote(options).pages > 0)
+        _ = try store.compact()
+
+        try store.unlock(tenant: "alice", with: new)
+        for (number, cache) in caches.enumerated() { try expect(cache, at: alice("\(number)"), in: store) }
+        #expect(try store.repair().found.problems.isEmpty)
+        try expectSound(store)
+    }
+
+    @Test("What was sealed for a sequence before another key came, and the old data key went, is not stored unreadable")
+    func rekeyingUnderWriter() throws {
+        let store = try makeEncryptedStore(volumeBytesMax: 1 << 20)
+        let (cache, other) = (SyntheticCache(model, .text(200, seed: 60)), SyntheticCache(model, .text(150, seed: 61)))
+        try add(other, alice("other"), to: store)
+        let writer = try store.writer(for: alice(), model: "small", profile: .exact)
+        try cache.append(0..<100, to: writer)
+        try store.rekey(tenant: "alice", to: .random())
+        var options = CompactionOptions()
+        options.reseals = true
+        _ = try store.compact(options)
+        #expect(
+            code {
+                try cache.append(100..<200, to: writer)
+                try writer.finish()
+            } == .conflict)
+        try add(cache, alice(), to: store)
+        // a writer that has flushed goes on under the new key
+        let long = SyntheticCache(model, .text(200, seed: 62))
+        let second = try store.writer(for: alice("long"), model: "small", profile: .exact)
+        try long.append(0..<100, to: second)
+        try second.flush()
+        try store.rekey(tenant: "alice", to: .random())
+        _ = try store.compact(options)
+        try long.append(100..<200, to: second)
+        try second.finish()
+        for (cache, name) in [(cache, "chat"), (other, "other"), (long, "long")] { try expect(cache, at: alice(name), in: store) }
+        try expectSound(store)
+    }
+
     // MARK: - Key files
 
     @Test("Key files: what is one, and what is refused")
