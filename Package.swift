@@ -66,10 +66,13 @@ let package = Package(
             ],
             swiftSettings: swiftSettings),
 
+        // A plain model of a store, for the tests and for reelkv-crash.
+        .target(name: "StoreModel", dependencies: ["ReelKV", "KVCodec"], swiftSettings: swiftSettings),
         .executableTarget(
             name: "reelkv-crash",
             dependencies: [
-                "ReelKV", "KVCodec", "LMDB", "Reports", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "ReelKV", "KVCodec", "LMDB", "Reports", "StoreModel",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: swiftSettings),
         // Only declares libFuzzer, which tools/fuzz links.
@@ -92,7 +95,9 @@ let package = Package(
         .testTarget(name: "ReportsTests", dependencies: ["Reports"], swiftSettings: swiftSettings),
         .testTarget(
             name: "ReelKVTests",
-            dependencies: ["ReelKV", "KVCacheBridge", "LMDB", "Locking", "KVMetrics", "Safetensors", "TraceReplay"],
+            dependencies: [
+                "ReelKV", "KVCacheBridge", "LMDB", "Locking", "KVMetrics", "Safetensors", "StoreModel", "TraceReplay",
+            ],
             swiftSettings: swiftSettings),
         .testTarget(
             name: "ModelSpecFilesTests", dependencies: ["ModelSpecFiles", "ReelKV", "KVCodec"], swiftSettings: swiftSettings),

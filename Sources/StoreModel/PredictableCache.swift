@@ -1,23 +1,23 @@
 import KVCodec
-import ReelKV
+package import ReelKV
 
 /// Keys and values that follow from the tokens alone, so that what comes back can be checked by whoever knows those.
-struct CrashCache {
-    static let layers = 2
-    static let heads = 2
-    static let dim = 32
-    static let model = ModelSpec(
-        name: "crash", fingerprint: Digest(hex: String(repeating: "c7", count: 32)) ?? .zero, elementType: .bfloat16,
+package struct PredictableCache {
+    package static let layers = 2
+    package static let heads = 2
+    package static let dim = 32
+    package static let model = ModelSpec(
+        name: "predictable", fingerprint: Digest(hex: String(repeating: "c7", count: 32)) ?? .zero, elementType: .bfloat16,
         layers: Array(
             repeating: LayerGeometry(
                 keyValueHeads: heads, keyDim: dim, valueDim: dim, rotary: RotaryParameters(theta: 10_000, dim: dim)),
             count: layers))
 
-    let tokens: TokenSequence
+    package let tokens: TokenSequence
     /// Of each token and all before it.
     private let states: [UInt64]
 
-    init(_ ids: [Int32]) throws {
+    package init(_ ids: [Int32]) throws {
         tokens = try TokenSequence(ids: ids)
         var state: UInt64 = 1
         states = ids.map { id in
@@ -32,7 +32,7 @@ struct CrashCache {
     }
 
     /// `[heads, tokens, dim]` of a layer's keys or values, as bits of bfloat16: from 0.5 to 2, with a sign.
-    func bits(layer: Int, isKey: Bool, _ range: Range<Int>) -> [UInt16] {
+    package func bits(layer: Int, isKey: Bool, _ range: Range<Int>) -> [UInt16] {
         var bits: [UInt16] = []
         bits.reserveCapacity(Self.heads * range.count * Self.dim)
         for head in 0..<Self.heads {
@@ -51,7 +51,7 @@ struct CrashCache {
     }
 
     /// Appends tokens to a writer.
-    func append(_ range: Range<Int>, to writer: SequenceWriter) throws {
+    package func append(_ range: Range<Int>, to writer: SequenceWriter) throws {
         let layout = TensorLayout.headsFirst(heads: Self.heads, tokens: range.count, dim: Self.dim)
         let memory = (0..<Self.layers).map { layer in
             (key: bits(layer: layer, isKey: true, range), value: bits(layer: layer, isKey: false, range))
@@ -74,7 +74,7 @@ struct CrashCache {
     /// What a store gives back for a prefix of these tokens must be these tensors, or as far from them as the prefix says.
     ///
     /// - Returns: what is wrong; nil when nothing is.
-    func fault(of prefix: StoredPrefix, in store: Store) throws -> String? {
+    package func fault(of prefix: StoredPrefix, in store: Store) throws -> String? {
         let count = prefix.tokenCount
         guard count > 0 else { return nil }
         let layout = TensorLayout.headsFirst(heads: Self.heads, tokens: count, dim: Self.dim)

@@ -1,5 +1,6 @@
 import KVCodec
 import ReelKV
+import StoreModel
 
 extension CrashRun {
     // MARK: - What a process left
@@ -11,6 +12,9 @@ extension CrashRun {
         let milliseconds = Double(time.components.seconds) * 1000 + Double(time.components.attoseconds) / 1e15
         outcome.reopenMillisecondsMax = max(outcome.reopenMillisecondsMax, milliseconds)
         guard let store = opened else { return }
+        if let keys = try ModelKeys.unlock(store), keys != 1 {
+            throw Fault(description: "seed \(seed): \(keys) keys open the encrypted tenant")
+        }
         let names = Set(try SequenceKind.allCases.flatMap { try store.sequences($0).map(\.name) })
         try settle(names, store, seed)
         // What is lost is found by whoever reads it, and by a verification, whichever is first.
@@ -25,7 +29,7 @@ extension CrashRun {
                 contents[name] = nil
                 continue
             }
-            if name.name.hasPrefix("fill"), random.next() % 64 != 0 { continue }
+            if name.name.hasPrefix(CrashWork.untouched), random.next() % 64 != 0 { continue }
             try compare(name, content, store, seed, into: &outcome)
         }
         if !isVerifiedFirst { try verify(store, seed) }
@@ -41,7 +45,7 @@ extension CrashRun {
         let problems = report.problems.filter { !mayLose || $0.kind != .page }
         if report.quarantined > 0 || problems.count < report.problems.count { hasLost = true }
         guard problems.isEmpty, report.quarantined == 0 || hasLost && relaxed else {
-            throw Fault(description: "seed \(seed): \(problems), \(report.quarantined) quarantined")
+            throw Fault(description: "seed \(seed): \(Fault(problems, quarantined: report.quarantined))")
         }
     }
 
@@ -88,7 +92,7 @@ extension CrashRun {
     private mutating func compare(
         _ name: SequenceName, _ content: Content, _ store: Store, _ seed: UInt64, into outcome: inout CrashOutcome
     ) throws {
-        let cache = try CrashCache(content.ids)
+        let cache = try PredictableCache(content.ids)
         let mayBeShort = content.isShort || mayLose && unflushed.contains(name)
         // The newest encoding of an old page may be lost; then there is the old one.
         let mayRetry = mayLose || content.isShort
@@ -98,7 +102,7 @@ extension CrashRun {
             prefix = try compared(cache, in: store, mayRetry: mayRetry) { try store.prefix(of: name) }
             // It is found by its tokens, by its own tenant and by nobody who has not stored them.
             match = try compared(cache, in: store, mayRetry: mayRetry) {
-                try store.longestPrefix(of: cache.tokens, model: CrashCache.model.name, tenant: name.tenant)
+                try store.longestPrefix(of: cache.tokens, model: PredictableCache.model.name, tenant: name.tenant)
             }
         } catch { throw Fault(description: "seed \(seed): \(name) of \(name.tenant): \(error)") }
         let isShort = prefix.tokenCount < content.ids.count
@@ -118,7 +122,7 @@ extension CrashRun {
 
     /// A prefix of these tokens, restored and compared; where pages turn out to be lost, what is left of it.
     private func compared(
-        _ cache: CrashCache, in store: Store, mayRetry: Bool, _ find: () throws -> StoredPrefix
+        _ cache: PredictableCache, in store: Store, mayRetry: Bool, _ find: () throws -> StoredPrefix
     ) throws -> StoredPrefix {
         var attempts = 0
         while true {

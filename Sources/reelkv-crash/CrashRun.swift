@@ -1,5 +1,6 @@
 import KVCodec
 import ReelKV
+import StoreModel
 
 #if canImport(Glibc)
     import Glibc
@@ -11,6 +12,14 @@ import ReelKV
 struct CrashRun {
     struct Fault: Error, CustomStringConvertible {
         let description: String
+
+        init(description: String) { self.description = description }
+
+        /// What a verification finds.
+        init(_ problems: [VerificationProblem], quarantined: Int = 0) {
+            let first = problems.prefix(3).map { "\($0.kind) \($0.subject) \($0.message)" }.joined(separator: "; ")
+            description = "\(problems.count) problems, \(quarantined) quarantined: \(first)"
+        }
     }
 
     /// What is known of a sequence: what it holds, and whether it may be gone.
@@ -22,10 +31,13 @@ struct CrashRun {
         var isShort = false
     }
 
+    private let place: TemporaryStore
     private(set) var path: String
     var random: SplitMix64
     var evicts: Bool
     let relaxed: Bool
+    /// Whether one of the tenants is encrypted.
+    let isEncrypted: Bool
     /// Whether the machine crashed since the store was last looked at.
     var isTorn = false
     /// What was changed since all was on the disk.
@@ -38,33 +50,35 @@ struct CrashRun {
     /// Where a sequence was being changed when a process ended: either may be.
     var pending: CrashJournal.Step?
 
-    init(folder: String, seed: UInt64, mib: Int) throws {
+    /// - Parameter isRelaxed: nil to let the seed choose.
+    init(folder: String, seed: UInt64, mib: Int, isRelaxed: Bool? = nil) throws {
         random = SplitMix64(seed: seed)
         // Half of the stores have to keep everything.
         evicts = random.next() % 2 == 0
-        relaxed = random.next() % 4 == 0
-        var template = Array("\(folder)/reelkv-crash-XXXXXX".utf8CString)
-        guard mkdtemp(&template) != nil else { throw Fault(description: "no folder can be made in \(folder)") }
-        let made = template.withUnsafeBufferPointer { $0.baseAddress.map { String(cString: $0) } ?? "" }
-        path = made + "/store"
+        let mayRelax = random.next() % 4 == 0
+        relaxed = isRelaxed ?? mayRelax
+        isEncrypted = random.next() % 2 == 0
+        place = try TemporaryStore(in: folder)
+        path = place.path
         var options = Store.Options()
         options.pageTokens = 32
         options.volumeBytesMax = mib > 0 ? 64 << 20 : 1 << 20
         let store = try Store.create(at: path, options: options)
-        try store.addModel(CrashCache.model)
+        try store.addModel(PredictableCache.model)
+        if isEncrypted { try store.createTenant(named: ModelKeys.tenant, key: try ModelKeys.key(0)) }
         try fill(store, mib: mib)
     }
 
-    func remove() { Self.removeTree(String(path.dropLast("/store".count))) }
+    func remove() { place.remove() }
 
     /// Pages that lie there from the start; nobody touches them.
     private mutating func fill(_ store: Store, mib: Int) throws {
         var number = 0
         while try store.statistics().volumes.reduce(0, { $0 + $1.fileBytes }) < mib << 20 {
             var source = SplitMix64(seed: 77 &+ UInt64(number))
-            let cache = try CrashCache((0..<4096).map { _ in Int32(source.next() % 1000) })
-            let name = SequenceName.video("fill\(number)")
-            let writer = try store.writer(for: name, model: CrashCache.model.name, profile: .exact)
+            let cache = try PredictableCache((0..<4096).map { _ in Int32(source.next() % 1000) })
+            let name = SequenceName.video("\(CrashWork.untouched)\(number)")
+            let writer = try store.writer(for: name, model: PredictableCache.model.name, profile: .exact)
             try cache.append(0..<cache.tokens.count, to: writer)
             try writer.finish()
             contents[name] = Content(ids: cache.tokens.ids, isPinned: true)
@@ -82,8 +96,8 @@ struct CrashRun {
         } else {
             arguments += ["--passes", "\(1 + random.next() % 60)", "--delay", "5000000"]
         }
-        let child = try ChildProcess(arguments)
-        for line in child.output.split(separator: "\n") { try take(line, into: &outcome) }
+        let child = try ChildProcess.run(arguments)
+        for line in child.lines { take(line, into: &outcome) }
         guard child.signal == SIGKILL else {
             throw Fault(description: "seed \(seed): the process ended by itself: \(child.ending)")
         }
@@ -105,14 +119,15 @@ struct CrashRun {
         return run
     }
 
-    mutating func take(_ line: Substring, into outcome: inout CrashOutcome) throws {
-        switch CrashJournal.parse(line) {
+    mutating func take(_ line: Substring, into outcome: inout CrashOutcome) {
+        switch CrashJournal.parse(line)?.entry {
         case .begins(let step): pending = step
         case .done:
             guard let step = pending else { return }
             acknowledge(step)
             pending = nil
             outcome.stepsAcknowledged += 1
+        case .refused: pending = nil
         case .evicts: for name in contents.keys where contents[name]?.isPinned == false { contents[name]?.mayBeGone = true }
         case .flushed: (unflushed, newest) = ([], [])
         case .dies(let point): outcome.points[point, default: 0] += 1
@@ -135,18 +150,5 @@ struct CrashRun {
         }
     }
 
-    func removeStore() { Self.removeTree(path) }
-
-    private static func removeTree(_ path: String) {
-        if let folder = opendir(path) {
-            defer { closedir(folder) }
-            while let entry = readdir(folder) {
-                let name = withUnsafePointer(to: &entry.pointee.d_name) {
-                    $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-                }
-                if name != ".", name != ".." { removeTree(path + "/" + name) }
-            }
-        }
-        if unlink(path) != 0 { rmdir(path) }
-    }
+    func removeStore() { TemporaryStore.removeTree(path) }
 }

@@ -67,7 +67,7 @@ extension CrashRun {
     mutating func fail(call: Int, code: CInt, library: String, steps: Int, seed: UInt64) throws -> String? {
         let fired = path + "-fired"
         unlink(fired)
-        let child = try ChildProcess(
+        let child = try ChildProcess.run(
             ["work", "--store", path, "--seed", "\(seed)", "--steps", "\(steps)", "--evicts", "--may-fail"],
             environment: [
                 "LD_PRELOAD": library, "REELKV_FAULT_FOLDER": path, "REELKV_FAULT_CALL": "\(call)",
@@ -77,10 +77,10 @@ extension CrashRun {
         guard access(fired, F_OK) == 0 else { return nil }
         let what = "\(Self.text(fired)) with errno \(code)"
         guard child.ending == "status 0" else {
-            throw Fault(description: "\(what): \(child.ending), after \(child.output.split(separator: "\n").suffix(2))")
+            throw Fault(description: "\(what): \(child.ending), after \(child.lines.suffix(2))")
         }
         var outcome = CrashOutcome(seed: seed)
-        for line in child.output.split(separator: "\n") { try take(line, into: &outcome) }
+        for line in child.lines { take(line, into: &outcome) }
         do { try look(into: &outcome, seed: seed) } catch { throw Fault(description: "\(what): \(error)") }
         return Self.text(fired)
     }

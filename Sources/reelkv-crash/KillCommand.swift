@@ -62,13 +62,6 @@ struct KillCommand: ParsableCommand {
     }
 }
 
-enum FileHandleOutput {
-    static func error(_ text: String) {
-        let bytes = Array(text.utf8)
-        _ = bytes.withUnsafeBytes { write(STDERR_FILENO, $0.baseAddress, $0.count) }
-    }
-}
-
 /// What came of all kills.
 struct CrashOutcome: Encodable {
     var seed: UInt64

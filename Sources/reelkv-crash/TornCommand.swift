@@ -82,7 +82,7 @@ struct TornCommand: ParsableCommand {
             guard moment < recording.changes.count else { break }
             try disk.apply(recording.changes[moment], of: recording)
             if case .said(let text) = recording.changes[moment] {
-                for line in text.split(separator: "\n") { try run.take(line, into: &outcome) }
+                for line in text.split(separator: "\n") { run.take(line, into: &outcome) }
             }
         }
         if outcome.faults.count == faults { run.remove() }
@@ -108,7 +108,7 @@ extension CrashRun {
     /// Has a process change the store, and its changes recorded.
     func recorded(library: String, steps: Int, seed: UInt64) throws -> Recording {
         let recorded = path + "-recording"
-        let child = try ChildProcess(
+        let child = try ChildProcess.run(
             work(seed: seed) + ["--steps", "\(steps)"],
             environment: ["LD_PRELOAD": library, "REELKV_FAULT_FOLDER": path, "REELKV_RECORDING": recorded])
         guard child.ending == "status 0" else {
@@ -119,8 +119,8 @@ extension CrashRun {
 
     /// Another process goes on, and what it leaves is looked at.
     mutating func goOn(steps: Int, seed: UInt64, into outcome: inout CrashOutcome) throws {
-        let child = try ChildProcess(work(seed: seed) + ["--steps", "\(steps)"])
-        for line in child.output.split(separator: "\n") { try take(line, into: &outcome) }
+        let child = try ChildProcess.run(work(seed: seed) + ["--steps", "\(steps)"])
+        for line in child.lines { take(line, into: &outcome) }
         guard child.ending == "status 0" else { throw Fault(description: "seed \(seed): going on: \(child.ending)") }
         do { try look(into: &outcome, seed: seed) } catch { throw Fault(description: "after going on: \(error)") }
     }
