@@ -11,9 +11,11 @@ import pytest
 import xxhash
 
 from reelkv.reader import ChecksumError, FormatError, KeyRequiredError, Store, read_key, verify
-from reelkv.reader.records import SEALEDCHUNK_STRUCT, SEALEDIMAGEHEADER_STRUCT, SealedImageHeader
-from reelkv.reader.sealing import AUTHENTICATED_BYTES, SealedImage, TenantKeys
+from reelkv.reader.index import SEALED_MEDIA, TOKENS_SEALED
+from reelkv.reader.records import NODERECORD_STRUCT, SEALEDCHUNK_STRUCT, SEALEDIMAGEHEADER_STRUCT, SealedImageHeader
+from reelkv.reader.sealing import AUTHENTICATED_BYTES, SealedImage, TenantKeys, derived
 from reelkv.reader.store import sealed
+from reelkv.reader.tokens import Tokens
 from reelkv.reader.values import BFLOAT16, FLOAT32
 
 from ..command import FIXTURES
@@ -242,20 +244,54 @@ def test_what_is_sealed_for_one_place_opens_at_no_other(copy, key_file):
             opened.heads("session")
 
 
+def change_image(path, encoding, data: bytes):
+    with lmdb.open(str(path / "volumes" / f"{encoding.volume_id:08x}.mdb"), subdir=False, map_size=1 << 28) as volume:
+        with volume.begin(write=True) as transaction:
+            transaction.put(struct.pack(">Q", encoding.page_id), data.ljust(encoding.image_bytes, b"\0"))
+
+
 def test_a_page_in_the_clear_is_no_encrypted_tenants(copy, key_file):
     """Whoever may write the store cannot pass pages of their own off as an encrypted tenant's."""
     with unlocked(copy, key_file) as opened:
         node = opened.chain(opened.head("video/clip", "acme"))[0].node
         plain = opened.image(node).data
-        encoding = node.best_encoding()
-    with lmdb.open(str(copy / "volumes" / f"{encoding.volume_id:08x}.mdb"), subdir=False, map_size=1 << 28) as volume:
-        with volume.begin(write=True) as transaction:
-            transaction.put(struct.pack(">Q", encoding.page_id), plain.ljust(encoding.image_bytes, b"\0"))
+    change_image(copy, node.best_encoding(), plain)
     with unlocked(copy, key_file) as opened:
         with pytest.raises(FormatError, match="no sealed page image"):
             opened.image(node)
     with Store(copy) as opened:
         assert any("no sealed page image" in problem for problem in verify(opened))
+
+
+@pytest.mark.parametrize("at", [12, 16, 32], ids=["epoch", "tenant", "chain hash"])
+def test_an_image_that_says_it_is_another_pages_is_not_taken(copy, key_file, at):
+    with unlocked(copy, key_file) as opened:
+        node = opened.chain(opened.head("video/clip", "acme"))[1].node
+        changed = bytearray(opened._image_bytes(node.best_encoding()))
+    changed[at] ^= 2
+    change_image(copy, node.best_encoding(), resealed(changed))
+    with Store(copy) as opened:
+        (problem,) = verify(opened)
+    assert node.hash.hex() in problem and "is not the image of its node" in problem
+
+
+def test_a_tenants_record_that_is_cut_is_refused(copy, key_file):
+    with Store(copy) as opened:
+        key, value = opened.items("tenant")[0]
+    for cut in (value[:-1], value[:64], value[:40], value + b"x"):
+        change(copy, "tenant", key, cut)
+        with pytest.raises(FormatError, match="the record of tenant 'acme'"):
+            unlocked(copy, key_file)
+
+
+def test_a_damaged_page_is_found_by_who_has_no_key(copy, key_file):
+    with unlocked(copy, key_file) as opened:
+        node = opened.chain(opened.head("video/clip", "acme"))[1].node
+        data = opened._image_bytes(node.best_encoding())
+    change_image(copy, node.best_encoding(), data[:-1] + bytes([data[-1] ^ 1]))
+    with Store(copy) as opened:
+        (problem,) = verify(opened)
+    assert node.hash.hex() in problem and "does not match its checksum" in problem
 
 
 def test_checksum_errors_are_told_from_others(store, key_file):
@@ -265,3 +301,52 @@ def test_checksum_errors_are_told_from_others(store, key_file):
     changed[-1] ^= 1
     with pytest.raises(ChecksumError, match="does not match its checksum"):
         SealedImage(bytes(changed)).verify()
+
+
+# What whoever has the key must not write
+
+
+def rewritten(opened: Store, record_of, content_of=lambda node: node.content) -> tuple[bytes, bytes]:
+    """The key and value of an encrypted tenant's node, with another record or content."""
+    number, value = opened.items("node")[0]
+    node = opened.parse_node(value)
+    content = content_of(node)
+    record = record_of(node.record)._replace(token_bytes=len(content))
+    encodings = value[NODERECORD_STRUCT.size : len(value) - len(node.content)]
+    return number, NODERECORD_STRUCT.pack(*record) + encodings + content
+
+
+def problems_with(copy, key_file, *changes) -> list[str]:
+    with unlocked(copy, key_file) as opened:
+        number, value = rewritten(opened, *changes)
+    change(copy, "node", number, value)
+    with unlocked(copy, key_file) as opened:
+        return verify(opened)
+
+
+def test_flags_that_do_not_say_what_is_sealed_are_found(copy, key_file):
+    problems = problems_with(copy, key_file, lambda record: record._replace(flags=record.flags ^ SEALED_MEDIA))
+    assert any("whether it holds media" in problem for problem in problems), problems
+
+
+def test_tokens_in_the_clear_are_no_encrypted_tenants(copy, key_file):
+    problems = problems_with(
+        copy, key_file, lambda record: record._replace(flags=record.flags & ~TOKENS_SEALED), lambda node: node.tokens
+    )
+    assert any("the other way round" in problem for problem in problems), problems
+
+
+def test_an_order_key_that_is_not_blinded_is_found(copy, key_file):
+    import nacl.bindings
+
+    with unlocked(copy, key_file) as opened:
+        keys = opened._keys_of(opened.tenants()[0].tenant_id)
+
+    def with_order_in_the_clear(node):
+        order, nonce = Tokens.parse(node.tokens).order_key(), bytes(24)
+        key = derived(keys.data_key(1), b"rkvindex")
+        made = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(node.tokens, order + node.place, nonce, key)
+        return struct.pack("<II", 1, len(order)) + nonce + made[-16:] + order + made[:-16]
+
+    problems = problems_with(copy, key_file, lambda record: record, with_order_in_the_clear)
+    assert any("its order key is not that of its tokens" in problem for problem in problems), problems
