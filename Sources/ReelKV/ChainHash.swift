@@ -4,7 +4,7 @@ public import KVCodec
 /// Names pages by everything they depend on: `h(page) = BLAKE2b-256(key: tenant salt, h(previous page) ‖ tokens)`, where
 /// the chain's root covers the format version, the page size and the whole model. Without the salt nobody can tell from a
 /// hash which tokens it stands for, nor make two tenants' chains meet.
-struct ChainHasher {
+struct ChainHasher: CustomReflectable {
     private let salt: Digest
     /// The hash that stands before a sequence's first page.
     let root: Digest
@@ -33,6 +33,9 @@ struct ChainHasher {
         node.kind == Node.Kind.page.rawValue
             ? page(after: node.parent, tokens: tokens) : piece(after: node.parent, start: Int(node.start), tokens: tokens)
     }
+
+    /// Without the salt, which a description of what holds a hasher would show.
+    var customMirror: Mirror { Mirror(self, children: ["root": root]) }
 
     private static func blake2b(prefix: UInt8, _ parent: Digest, start: UInt32, _ tokens: [UInt8], key: Digest) -> Digest {
         withUnsafeTemporaryAllocation(byteCount: 37 + tokens.count, alignment: 8) { message in

@@ -10,6 +10,12 @@ public struct TenantInfo: Hashable, Sendable {
     /// Pages and records may still be sealed with an earlier key: a compaction with ``CompactionOptions/reseals`` ends that. Known of
     /// unlocked tenants only.
     public var hasEarlierKeys: Bool
+    /// Which of its keys is in effect: 1 for the first, one more each time that it gets another; 0 where it is not encrypted.
+    public var keyGeneration: Int
+    /// Page images that are stored for it.
+    public var livePages: Int
+    /// Bytes of them.
+    public var liveBytes: Int
     /// Unix time.
     public var createdSeconds: Int64
 }
@@ -19,11 +25,19 @@ public struct TenantInfo: Hashable, Sendable {
 extension Store {
     /// All tenants, by name.
     public func tenantInfos() throws -> [TenantInfo] {
-        try read { try index.allTenants(in: $0) }.map { tenant in
-            let keys = index.keyRing.keys(of: tenant)
-            return TenantInfo(
-                name: tenant.name, isEncrypted: tenant.isEncrypted, isUnlocked: !tenant.isEncrypted || keys != nil,
-                hasEarlierKeys: keys?.epochs.count ?? 1 > 1, createdSeconds: tenant.record.createdSeconds)
+        try read { transaction in
+            var infos: [TenantInfo] = []
+            for tenant in try index.allTenants(in: transaction) {
+                let keys = index.keyRing.keys(of: tenant)
+                let account = try index.account(of: tenant.id, in: transaction)
+                infos.append(
+                    TenantInfo(
+                        name: tenant.name, isEncrypted: tenant.isEncrypted, isUnlocked: !tenant.isEncrypted || keys != nil,
+                        hasEarlierKeys: keys?.epochs.count ?? 1 > 1, keyGeneration: Int(tenant.record.keyEpoch),
+                        livePages: Int(clamping: account.livePages), liveBytes: Int(clamping: account.liveBytes),
+                        createdSeconds: tenant.record.createdSeconds))
+            }
+            return infos
         }
     }
 

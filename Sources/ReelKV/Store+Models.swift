@@ -2,7 +2,7 @@ import KVCodec
 import LMDB
 
 /// A tenant as its record says.
-struct StoredTenant: Hashable, Sendable {
+struct StoredTenant: Hashable, Sendable, CustomReflectable {
     var name: String
     var record: TenantRecord
     /// What its key opens; empty for a tenant that is not encrypted.
@@ -10,6 +10,9 @@ struct StoredTenant: Hashable, Sendable {
 
     var id: UInt32 { record.tenantId }
     var isEncrypted: Bool { record.isEncrypted }
+
+    /// Without the salt, which a description of what holds a tenant would show.
+    var customMirror: Mirror { Mirror(self, children: ["id": id, "name": name]) }
 }
 
 // MARK: - Models

@@ -4,7 +4,7 @@ import KVCodec
 /// What an encrypted tenant's key opens: its salt, and the data keys that its pages and records are sealed with.
 ///
 /// Knows how keys lead to each other; not records, nor what is sealed.
-struct TenantKeys: Sendable {
+struct TenantKeys: Sendable, CustomReflectable {
     /// One data key, by which something is or was sealed.
     struct Epoch: Sendable {
         var number: UInt32
@@ -61,6 +61,9 @@ struct TenantKeys: Sendable {
         keys.epochs = [current]
         return keys
     }
+
+    /// Without salt and keys, which a description of what holds them would show.
+    var customMirror: Mirror { Mirror(self, children: ["tenant": tenant, "name": name]) }
 
     // MARK: - The secret
 

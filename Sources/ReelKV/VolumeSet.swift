@@ -98,7 +98,7 @@ final class VolumeSet: Sendable {
         } catch let error as LMDBError where [.noSuchFile, .invalid, .corrupted].contains(error.code) {
             throw StoreError(.pageUnavailable, "\(error); its pages count as not stored")
         } catch let error as StoreError where error.code == .damaged {
-            throw StoreError(.pageUnavailable, "\(error); its pages count as not stored until then")
+            throw StoreError(.pageUnavailable, "\(error); its pages count as not stored")
         }
     }
 

@@ -5,7 +5,7 @@ public import CReelKV
 import ReelKV
 import Reports
 
-// Encrypted tenants, and the index that is made anew with their keys.
+// Tenants, encrypted ones, and the index that is made anew with their keys.
 
 @c @implementation
 public func reelkv_tenant_create(
@@ -14,6 +14,17 @@ public func reelkv_tenant_create(
     attempt {
         let store: Store = try Handles.object(store, "store")
         try store.createTenant(named: try tenant(name), key: try key.map { try encryptionKey($0) })
+    }
+}
+
+@c @implementation
+public func reelkv_tenants_json(
+    _ store: OpaquePointer?, _ json: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
+) -> reelkv_status {
+    attempt {
+        let place = try output(json, "json")
+        let store: Store = try Handles.object(store, "store")
+        place.pointee = try ReelKVC.json(try store.tenantInfos().map(TenantReport.init))
     }
 }
 

@@ -9,6 +9,7 @@ int main(void) {
     test_writing();
     test_sequences();
     test_administration();
+    test_isolation();
     test_arguments();
     test_structs();
     test_damage();

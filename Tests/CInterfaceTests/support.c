@@ -65,7 +65,15 @@ void add_model(reelkv_store *store, const char *name, shape shape, unsigned char
 void write_sequence(
     reelkv_store *store, const char *sequence, const cache *cache, uint32_t first, uint32_t count, const char *profile
 ) {
+    write_tenants(store, NULL, sequence, cache, first, count, profile);
+}
+
+void write_tenants(
+    reelkv_store *store, const char *tenant, const char *sequence, const cache *cache, uint32_t first, uint32_t count,
+    const char *profile
+) {
     reelkv_writer_options options = REELKV_INIT(reelkv_writer_options);
+    options.tenant = tenant;
     options.profile = profile ? profile : "exact";
     options.checks_token_count = 1;
     options.token_count = first;

@@ -18,6 +18,10 @@ void add_model(reelkv_store *store, const char *name, shape shape, unsigned char
 /* Writes tokens of a cache behind those that the sequence has, and finishes. profile: NULL for "exact". */
 void write_sequence(
     reelkv_store *store, const char *sequence, const cache *cache, uint32_t first, uint32_t count, const char *profile);
+/* The same for a tenant; NULL for the default one. */
+void write_tenants(
+    reelkv_store *store, const char *tenant, const char *sequence, const cache *cache, uint32_t first, uint32_t count,
+    const char *profile);
 
 reelkv_prefix *match(reelkv_store *store, const cache *cache);
 reelkv_prefix_info describe(const reelkv_prefix *prefix);

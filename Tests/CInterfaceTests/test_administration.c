@@ -138,6 +138,43 @@ static void same_as_the_command_line(void) {
     free_cache(written);
 }
 
+static char *tenants_json(reelkv_store *store) {
+    char *json = NULL;
+    OK(reelkv_tenants_json(store, &json));
+    return json;
+}
+
+static void tenants(void) {
+    const char *path = new_path();
+    uint8_t key[REELKV_KEY_BYTES] = {1, 2, 3}, other[REELKV_KEY_BYTES] = {4, 0, 6};
+    reelkv_store *store = make_store(small_shape, path);
+    char *json = tenants_json(store);
+    CHECK(strcmp(json, "[]") == 0);
+    reelkv_free(json);
+    cache *written = make_cache(small_shape, 200, 5);
+    write_sequence(store, "video/v", written, 0, 200, "exact");
+    OK(reelkv_tenant_create(store, "acme", key));
+    write_tenants(store, "acme", "video/v", written, 0, 100, "exact");
+    CHECK(json_has(tenants_json(store), "\"earlier_keys\":false,\"encrypted\":true,\"key_generation\":1,"));
+    CHECK(json_has(tenants_json(store), "\"live_pages\":2,\"name\":\"acme\",\"unlocked\":true}"));
+    CHECK(json_has(tenants_json(store), "\"earlier_keys\":false,\"encrypted\":false,\"live_bytes\""));
+    CHECK(json_has(tenants_json(store), "\"live_pages\":4,\"name\":\"default\",\"unlocked\":true}"));
+    OK(reelkv_tenant_rekey(store, "acme", other));
+    CHECK(json_has(tenants_json(store), "\"earlier_keys\":true,\"encrypted\":true,\"key_generation\":2,"));
+    reelkv_store_close(store);
+    OK(reelkv_store_open(path, REELKV_OPEN_READ_ONLY, &store));
+    CHECK(json_has(tenants_json(store), "\"encrypted\":true,\"key_generation\":2,\"live_bytes\""));
+    CHECK(json_has(tenants_json(store), "\"name\":\"acme\",\"unlocked\":false}"));
+    char *listed = tenants_json(store);
+    reelkv_store_close(store);
+    json = listed;
+    FAILS(REELKV_INVALID_ARGUMENT, reelkv_tenants_json(store, &json));
+    CHECK(json == NULL);
+    free_cache(written);
+    CHECK(strcmp(listed, command_output("tenant ls", path)) == 0);
+    reelkv_free(listed);
+}
+
 static void encrypted_tenant(void) {
     const char *path = new_path();
     uint8_t key[REELKV_KEY_BYTES] = {1, 2, 3}, other[REELKV_KEY_BYTES] = {4, 0, 6};
@@ -209,6 +246,7 @@ void test_administration(void) {
     run_test("a quota refuses what it cannot make room for", quota);
     run_test("compaction gives space back", space_comes_back);
     run_test("statistics and verification as the command line prints them", same_as_the_command_line);
+    run_test("tenants as the command line lists them", tenants);
     run_test("an encrypted tenant", encrypted_tenant);
     run_test("repairs, scrubs, and an index that is lost", lost_index);
 }

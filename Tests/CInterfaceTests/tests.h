@@ -9,6 +9,7 @@ void test_restoring(void);
 void test_writing(void);
 void test_sequences(void);
 void test_administration(void);
+void test_isolation(void);
 void test_arguments(void);
 void test_structs(void);
 void test_damage(void);

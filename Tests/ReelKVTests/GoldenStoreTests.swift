@@ -39,14 +39,15 @@ struct GoldenStoreTests {
         stride(from: 0, to: bytes.count - 1, by: 2).map { Int(bytes[$0]) | Int(bytes[$0 + 1]) << 8 }
     }
 
-    private func expectContents(_ store: Store, version: Int) throws {
+    private func expectContents(_ store: Store, version: Int, tenant: String = Store.defaultTenant) throws {
         for (name, file) in [
-            (SequenceName.video("v"), "video"), (.session("s"), "session"), (.session("lossy"), "v\(version)-lossy"),
+            (SequenceName.video("v", tenant: tenant), "video"), (.session("s", tenant: tenant), "session"),
+            (.session("lossy", tenant: tenant), "v\(version)-lossy"),
         ] {
             let prefix = try store.prefix(of: name)
             #expect(prefix.tokenCount == (file == "session" ? 90 : 70))
-            #expect(prefix.isExact == (name != .session("lossy")))
-            let match = try store.longestPrefix(of: try store.tokens(of: prefix), model: "tiny")
+            #expect(prefix.isExact == (name.name != "lossy"))
+            let match = try store.longestPrefix(of: try store.tokens(of: prefix), model: "tiny", tenant: tenant)
             #expect(match.tokenCount == prefix.tokenCount, "version \(version), \(name)")
             for (layer, found) in try restored(store, match).enumerated() {
                 let expected = try exported(file, layer: layer)
@@ -111,6 +112,91 @@ struct GoldenStoreTests {
             try expectContents(store, version: version)
             #expect(try store.verify().problems.allSatisfy { $0.kind == .identity })
         }
+    }
+
+    // MARK: - The encrypted tenant of version 4
+
+    /// A key file beside the stores: key files are for their owner alone, and those of a checkout need not be.
+    private static func key(_ name: String, in folder: TemporaryFolder) throws -> EncryptionKey {
+        let path = folder.path + "/" + name
+        try writeFile(path, with: try readFile("\(stores)/\(name)"))
+        chmod(path, 0o600)
+        return try EncryptionKey(contentsOf: path)
+    }
+
+    private func code(_ body: () throws -> Void) -> StoreError.Code? {
+        do { try body() } catch { return (error as? StoreError)?.code }
+        return nil
+    }
+
+    @Test("Version 4: with its key an encrypted tenant is read, gone on with and sealed anew")
+    func withKey() throws {
+        let folder = TemporaryFolder()
+        let path = folder.path + "/store"
+        let key = try Self.key("v4.key", in: folder)
+        try Self.copy(4, to: path)
+        do {
+            let store = try Store(opening: path)
+            try store.unlock(tenant: "acme", with: key)
+            try expectContents(store, version: 4, tenant: "acme")
+            try expectSound(store)
+            #expect(try store.verify().lockedNodes == 0)
+            let video = try store.prefix(of: .video("v", tenant: "acme"))
+            let more = try store.writer(
+                for: .session("more", tenant: "acme"), model: "tiny", profile: .exact, startingFrom: video)
+            let cache = SyntheticCache(try store.model(named: "tiny"), .text(40, seed: 1))
+            try more.append(cache.tokens, layers: try cache.layers(0..<40))
+            try more.finish()
+            // what was written before the tenant got this key is sealed with the data key before
+            let info = try #require(store.tenantInfos().first { $0.name == "acme" })
+            #expect(info.isEncrypted && info.hasEarlierKeys && info.keyGeneration == 2)
+            var options = CompactionOptions()
+            options.reseals = true
+            #expect(try store.compact(options).pagesCopied > 0)
+            #expect(try store.tenantInfos().allSatisfy { !$0.hasEarlierKeys })
+        }
+        let store = try Store(opening: path, access: .readOnly)
+        try store.unlock(tenant: "acme", with: key)
+        try expectContents(store, version: 4, tenant: "acme")
+        #expect(try store.prefix(of: .session("more", tenant: "acme")).tokenCount == 110)
+    }
+
+    @Test("Version 4: without the key names are listed and checksums checked; reading says what is missing")
+    func withoutKey() throws {
+        let folder = TemporaryFolder()
+        let path = folder.path + "/store"
+        try Self.copy(4, to: path)
+        let before = try bytes(path)
+        let store = try Store(opening: path, access: .readOnly)
+        #expect(try store.tenantInfos().map { [$0.isEncrypted, $0.isUnlocked] } == [[true, false], [false, true]])
+        let listed = try store.sequences(.video) + store.sequences(.session)
+        #expect(
+            listed.map { "\($0.name.tenant) \($0.name)" } == [
+                "acme video/v", "default video/v", "acme session/lossy", "acme session/s",
+            ])
+        #expect(listed.map(\.isLocked) == [true, false, true, true])
+        let error = #expect(throws: StoreError.self) { try store.prefix(of: .video("v", tenant: "acme")) }
+        #expect(error?.code == .keyRequired && error.map { "\($0)".contains("give its key") } ?? false)
+        let report = try store.verify(depth: .checksums)
+        #expect(report.isSound && report.lockedNodes == 7 && report.pages == 10)
+        // the tenant that is not encrypted is read as ever
+        let plain = try store.prefix(of: .video("v"))
+        for (layer, found) in try restored(store, plain).enumerated() { #expect(try found == exported("video", layer: layer)) }
+        #expect(
+            code { _ = try store.longestPrefix(of: try store.tokens(of: plain), model: "tiny", tenant: "acme") } == .keyRequired)
+        #expect(try bytes(path) == before)
+    }
+
+    @Test("Version 4: a key that was the tenant's before, and one that never was, open nothing")
+    func wrongKeys() throws {
+        let folder = TemporaryFolder()
+        try Self.copy(4, to: folder.path + "/store")
+        let store = try Store(opening: folder.path + "/store", access: .readOnly)
+        for key in [try Self.key("v4-earlier.key", in: folder), .random()] {
+            let error = #expect(throws: StoreError.self) { try store.unlock(tenant: "acme", with: key) }
+            #expect(error?.code == .wrongKey && error.map { "\($0)".contains("not the key of tenant 'acme'") } ?? false)
+        }
+        #expect(code { _ = try store.prefix(of: .video("v", tenant: "acme")) } == .keyRequired)
     }
 }
 

@@ -85,15 +85,37 @@ struct IsolationTests {
         }
     }
 
+    private static let steps: [(what: String, step: @Sendable (Store) throws -> Void)] = [
+        ("write", { try write(SyntheticCache(.small(), .text(300, seed: 2)), as: .session("s"), to: $0) }),
+        (
+            "read",
+            { store in
+                let found = try restored(store, try store.prefix(of: .video("v")))[0]
+                #expect(found == SyntheticCache(.small(), .text(100, seed: 1)).bytes(layer: 0, 0..<100))
+            }
+        ),
+        ("add a model", { try $0.addModel(.small("other", fingerprint: 9)) }),
+        ("set a quota", { try $0.update { $0.quotaBytes = 64 << 20 } }),
+        ("make room", { _ = try $0.makeRoom() }),
+        ("compact", { _ = try $0.compact(CompactionOptions()) }),
+        ("scrub", { _ = try $0.scrubStep(bytesMax: 1 << 20) }),
+        ("repair", { _ = try $0.repair() }),
+        ("remove", { try $0.remove(.video("v")) }),
+    ]
+
+    /// What is refused where one of the store's files or folders is a link; nil for everything.
+    static let refusals: [String: Set<String>?] = [
+        "volumes": nil, "leases": nil, "index.mdb": nil, "index.mdb-lock": nil, "index.2.mdb": nil,
+        "volumes/00000001.mdb": ["write", "read", "repair", "remove"], "volumes/00000001.mdb-lock": ["read"],
+        "space.lock": ["make room"], "compact.lock": ["compact", "repair"], "scrub.lock": ["scrub"],
+        // a link is never opened there: what is written takes its place
+        "identity": [], "identity-new": ["add a model", "set a quota"],
+    ]
+
     @Test(
-        "A symbolic link in place of one of the store's files or folders is not followed",
-        arguments: [
-            "volumes", "leases", "volumes/00000001.mdb", "volumes/00000001.mdb-lock", "index.mdb", "index.mdb-lock",
-            "index.2.mdb",
-            "space.lock", "compact.lock", "scrub.lock", "identity", "identity-new",
-        ])
+        "A symbolic link in place of one of the store's files or folders is not followed, and is named by what needs it",
+        arguments: refusals.keys.sorted())
     func links(name: String) async throws {
-        let cache = SyntheticCache(.small(), .text(100, seed: 1))
         let source = path
         await #expect(processExitsWith: .success) { [source = source as String] in
             let store = try Store.create(at: source)
@@ -105,29 +127,22 @@ struct IsolationTests {
         if rename(path + "/" + name, outside) != 0 { try writeFile(outside, with: Array("not the store's".utf8)) }
         try #require(symlink(outside, path + "/" + name) == 0)
         let before = files(outside).mapValues { [Int($0.st_size), Int($0.st_mtim.tv_sec), Int($0.st_mtim.tv_nsec)] }
-        var messages: [String] = []
-        for step in [
-            { store in try write(SyntheticCache(.small(), .text(300, seed: 2)), as: .session("s"), to: store) },
-            { store in
-                let found = try restored(store, try store.prefix(of: .video("v")))[0]
-                #expect(found == cache.bytes(layer: 0, 0..<100))
-            },
-            { store in try store.addModel(.small("other", fingerprint: 9)) },
-            { store in try store.update { $0.quotaBytes = 64 << 20 } },
-            { store in _ = try store.makeRoom() },
-            { store in _ = try store.compact(CompactionOptions()) },
-            { store in _ = try store.scrubStep(bytesMax: 1 << 20) },
-            { store in _ = try store.repair() },
-            { store in try store.remove(.video("v")) },
-        ] as [(Store) throws -> Void] {
-            do { try step(try Store(opening: path)) } catch { messages.append("\(error)") }
+        var refused: [String: String] = [:]
+        for (what, step) in Self.steps {
+            do { try step(try Store(opening: path)) } catch { refused[what] = "\(error)" }
         }
         let after = files(outside).mapValues { [Int($0.st_size), Int($0.st_mtim.tv_sec), Int($0.st_mtim.tv_nsec)] }
         #expect(before == after, "\(name) was followed")
-        #expect(messages.allSatisfy { !$0.isEmpty })
-        if ["volumes", "leases", "index.mdb", "index.mdb-lock"].contains(name) {
-            #expect(messages.count == 9 && messages.allSatisfy { $0.contains("symbolic link") }, "\(messages)")
-        }
+        let expected = try #require(Self.refusals[name]) ?? Set(Self.steps.map(\.what))
+        #expect(Set(refused.keys) == expected, "\(refused)")
+        let place = path + "/" + name
+        #expect(
+            refused.values.allSatisfy {
+                $0.contains("\(place) is a symbolic link") || $0.contains("\(place): it is a symbolic link")
+            })
+        // it stands, or went with its volume
+        let kind = files(path)[place].map { $0.st_mode & S_IFMT }
+        #expect(name == "identity" ? kind == S_IFREG : kind == nil || kind == S_IFLNK)
     }
 
     @Test("A store whose whole folder is reached through a link works")
@@ -255,30 +270,113 @@ struct IsolationTests {
         #expect(try store.recordsRead(lookingUp: secret.tokens, model: "small", tenant: "a") > 5)
     }
 
-    @Test("The salt is in no description of anything")
-    func salt() throws {
+    @Test("An error about another tenant's sequence is the one about a sequence that nobody has")
+    func errorTexts() throws {
+        let store = try makeStore(in: folder)
+        try write(SyntheticCache(.small(), .text(200, seed: 1)), as: .session("taken", tenant: "a"), to: store)
+        try write(SyntheticCache(.small(), .text(200, seed: 1)), as: .video("taken", tenant: "a"), to: store)
+        try write(SyntheticCache(.small(), .text(70, seed: 2)), as: .session("own", tenant: "b"), to: store)
+        func messages(_ name: String) -> [String] {
+            [.session(name, tenant: "b"), .video(name, tenant: "b")].flatMap { (sequence: SequenceName) in
+                [
+                    { _ = try store.prefix(of: sequence) }, { _ = try store.info(of: sequence) }, { try store.remove(sequence) },
+                    { try store.setPinned(true, sequence) }, { try store.fork(sequence, to: "f") },
+                    { try store.truncate(session: name, tenant: "b", to: 1) },
+                ].map { (step: () throws -> Void) in
+                    do { try step() } catch { return "\(error)".replacing(name, with: "NAME") }
+                    return "no error"
+                }
+            }
+        }
+        let (taken, free) = (messages("taken"), messages("free"))
+        #expect(taken == free && taken.count == 12 && taken.allSatisfy { $0.contains("NAME") }, "\(taken)")
+        // names are each tenant's own: what another has is free to be taken, and stays as it is
+        try store.fork(.session("own", tenant: "b"), to: "taken")
+        #expect(try store.prefix(of: .session("taken", tenant: "b")).tokenCount == 70)
+        #expect(try store.prefix(of: .session("taken", tenant: "a")).tokenCount == 200)
+    }
+
+    // MARK: - The salt
+
+    /// The salt of the tenant `a`, which is the only one, out of the file of identities (schema/FORMAT.md, "Identity").
+    private func salt() throws -> [UInt8] {
+        let identity = try readFile(path + "/identity")
+        let tenant = 64 + 80 + 64
+        try #require(Array(identity[tenant..<tenant + 5]) == [1, 0, 0, 0, UInt8(ascii: "a")])
+        let salt = Array(identity[tenant + 5..<tenant + 5 + 32])
+        // the index has the same 32 bytes, so these are what the tenant's chains are keyed with
+        let index = try readFile(path + "/index.mdb")
+        try #require(index.indices.dropLast(31).contains { index[$0] == salt[0] && index[$0..<$0 + 32].elementsEqual(salt) })
+        return salt
+    }
+
+    /// What a text would hold that gave away a third of a salt: its bytes in hexadecimal, in decimal, in base64, or as they are.
+    private func traces(of salt: [UInt8]) -> [String] {
+        (0..<salt.count - 11).flatMap { start in
+            let part = Array(salt[start..<start + 12])
+            return [
+                part.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined(), part.map { "\($0)" }.joined(separator: ", "),
+                Self.base64(part), String(decoding: part, as: UTF8.self),
+            ]
+        }
+    }
+
+    private static func base64(_ bytes: [UInt8]) -> String {
+        let letters = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+        return String(
+            stride(from: 0, to: bytes.count - 2, by: 3).flatMap { start in
+                let word = bytes[start..<start + 3].reduce(0) { $0 << 8 | Int($1) }
+                return [18, 12, 6, 0].map { letters[word >> $0 & 63] }
+            })
+    }
+
+    private static func holds(_ text: String, _ traces: [String]) -> Bool {
+        let lowered = text.lowercased()
+        return traces.contains { text.contains($0) || lowered.contains($0) }
+    }
+
+    @Test("The salt is in nothing that the store says of itself, nor in an error")
+    func saltInDescriptions() throws {
         let store = try makeStore(in: folder)
         let cache = SyntheticCache(.small(), .text(100, seed: 1))
-        try write(cache, as: .session("s", tenant: "a"), to: store)
-        // the file of salts holds it: 32 bytes, of which any 8 in a text would be a leak
-        let identity = try readFile(path + "/identity")
+        let name = SequenceName.session("s", tenant: "a")
+        try write(cache, as: name, to: store)
+        let (salt, key) = (try salt(), EncryptionKey.random())
         var text = ""
-        dump(store, to: &text)
-        for value: Any in [
-            try store.prefix(of: .session("s", tenant: "a")), try store.sequences(.session), try store.statistics(),
-            try store.verify(),
-            try store.tenants(), try store.evictionPlan(to: 0),
-        ] {
+        func tell(_ value: Any) {
             dump(value, to: &text)
-            text += String(reflecting: value)
+            text += "\(value)\n" + String(reflecting: value) + "\n"
         }
-        let name = try #require(
-            identity.indices.dropLast(33).first { identity[$0] == 1 && identity[$0 + 4] == UInt8(ascii: "a") })
-        let salt = identity[(name + 5)...].prefix(32)
-        #expect(Set(salt).count > 16, "these are no random bytes")
-        let digest = try #require(Digest(bytes: Array(salt)))
-        for form in [digest.hex, "\(salt.map { Int($0) })".dropFirst().dropLast().description] {
-            #expect(!text.lowercased().contains(form.prefix(16)))
+        tell(store)
+        let values: [Any] = [
+            try store.prefix(of: name), try store.info(of: name), try store.sequences(.session), try store.statistics(),
+            try store.verify(), try store.tenants(), try store.tenantInfos(), try store.space(), try store.settings(),
+            try store.models(), try store.pages(), try store.evictionPlan(to: 0), try store.scrubStep(bytesMax: 1 << 20) as Any,
+            try store.lease(try store.prefix(of: name)), try store.repair(isDryRun: true),
+            try store.writer(for: name, model: "small", profile: .exact), try store.compact(),
+        ]
+        for value in values { tell(value) }
+        for step in [
+            { _ = try store.prefix(of: .session("other", tenant: "a")) }, { try store.createTenant(named: "a") },
+            { try store.unlock(tenant: "a", with: key) }, { try store.rekey(tenant: "a", to: key) },
+            { try store.setQuota(-1, ofTenant: "a") }, { try store.removeTenant(named: "nobody") },
+            { _ = try store.writer(for: name, model: "none", profile: .exact) },
+        ] as [() throws -> Void] {
+            do { try step() } catch { tell(error) }
         }
+        try store.createTenant(named: "b", key: key)
+        tell(store)
+        for value: Any in [
+            try store.tenantInfos(), try store.writer(for: .session("s", tenant: "b"), model: "small", profile: .exact),
+        ] {
+            tell(value)
+        }
+        #expect(!text.contains(key.hex.prefix(24)))
+        // the search finds what it is for
+        let traces = traces(of: salt)
+        let digest = try #require(Digest(bytes: salt))
+        #expect(Self.holds("salt \(digest.hex.uppercased())", traces) && Self.holds("\(salt)", traces))
+        #expect(Self.holds(Self.base64(salt), traces) && Self.holds(Self.base64([1] + salt), traces))
+        #expect(text.utf8.count > 5_000 && !Self.holds(text, traces))
     }
 }

@@ -428,7 +428,7 @@ REELKV_API reelkv_status reelkv_scrub_json(reelkv_store *store, uint64_t bytes_p
  * `reelkv_scrub_json`; "finished" when the round's end is reached. */
 REELKV_API reelkv_status reelkv_scrub_step_json(reelkv_store *store, uint64_t bytes_max, char **json);
 
-/* ---- Encrypted tenants ---------------------------------------------------------------------------------------------------------- */
+/* ---- Tenants ---- */
 
 /* The bytes of a key. The library keeps keys in memory, and never in the store. */
 #define REELKV_KEY_BYTES 32
@@ -436,6 +436,11 @@ REELKV_API reelkv_status reelkv_scrub_step_json(reelkv_store *store, uint64_t by
 /* Makes a tenant that holds nothing yet. key: REELKV_KEY_BYTES bytes to have all that tells of its tokens and tensors encrypted, or NULL.
  * Whether a tenant is encrypted never changes. REELKV_ALREADY_EXISTS: the name is taken. */
 REELKV_API reelkv_status reelkv_tenant_create(reelkv_store *store, const char *tenant, const uint8_t *key);
+/* All tenants, by name: a JSON array of {"name", "encrypted", "unlocked", "key_generation", "earlier_keys", "live_pages", "live_bytes",
+ * "created"}, as `reelkv tenant ls --json` prints it. unlocked: whether it can be read, because it is not encrypted or this process was
+ * given its key. key_generation: which of its keys is in effect, counted from 1; missing where it is not encrypted. earlier_keys: whether
+ * pages are still sealed with an earlier one; missing while it is locked. live_pages, live_bytes: page images stored for it. */
+REELKV_API reelkv_status reelkv_tenants_json(reelkv_store *store, char **json);
 /* Gives this process the key of an encrypted tenant, for every handle of the store. A tenant that is not there yet is made encrypted with it when
  * something is first stored. REELKV_WRONG_KEY: it is not the tenant's; REELKV_INVALID_ARGUMENT: the tenant is not encrypted. */
 REELKV_API reelkv_status reelkv_tenant_unlock(reelkv_store *store, const char *tenant, const uint8_t *key);

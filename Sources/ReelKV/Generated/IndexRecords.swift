@@ -8,7 +8,7 @@ package struct StoreRecord: FixedLayoutRecord, Hashable, Sendable {
 
     /// the bytes 89 52 45 45 4C 4B 56 0A in order: a store's index
     package var magic: UInt64
-    /// 3; a reader refuses a greater one
+    /// 4 with an encrypted tenant, else 3; a reader refuses a greater one
     package var formatVersion: UInt16
     /// the oldest version whose reader understands this store
     package var minimumReaderVersion: UInt16

@@ -1,6 +1,7 @@
 import ArgumentParser
 import ReelKV
 import Rendering
+import Reports
 
 struct TenantListCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

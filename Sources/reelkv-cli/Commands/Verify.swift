@@ -76,7 +76,9 @@ struct VerifyCommand: ParsableCommand {
     /// The index does not open at all.
     private func rebuild(_ path: String, after error: StoreError) throws {
         guard repair else {
-            throw Failure("\(error)" + ("\(error)".contains("--repair") ? "" : "; `reelkv verify --repair` makes the index anew"))
+            // what says what to do itself needs no advice: a link is not mended by a new index
+            let isAdvised = ["--repair", "symbolic link"].contains { "\(error)".contains($0) }
+            throw Failure("\(error)" + (isAdvised ? "" : "; `reelkv verify --repair` makes the index anew"))
         }
         guard !dryRun else {
             throw Failure("\(error); without --dry-run it would be made anew")

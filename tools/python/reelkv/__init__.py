@@ -44,7 +44,7 @@ from .match import Acceptance, Lease, Match
 from .model import LayerShape, Model, StoredModel
 from .restoring import RestoredLayer, RestoreJob
 from .sequences import Session, StoredSequence, Turn, Video
-from .store import Problem, Scrub, Settings, Store, Verification, rebuild
+from .store import Problem, Scrub, Settings, Store, Tenant, Verification, rebuild
 from .tokens import MediaSpan, Tokens
 from .weights import weights_fingerprint
 from .writer import Frame, Writer
@@ -101,6 +101,7 @@ __all__ = [
     "StoreExists",
     "StoredModel",
     "StoredSequence",
+    "Tenant",
     "Tokens",
     "Turn",
     "Verification",

@@ -246,6 +246,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "verify_json": (None, [c_void_p, c_uint32, _OWNED_TEXT]),
     "scrub_json": (None, [c_void_p, c_uint64, _OWNED_TEXT]),
     "scrub_step_json": (None, [c_void_p, c_uint64, _OWNED_TEXT]),
+    "tenants_json": (None, [c_void_p, _OWNED_TEXT]),
     "tenant_create": (None, [c_void_p, c_char_p, c_char_p]),
     "tenant_unlock": (None, [c_void_p, c_char_p, c_char_p]),
     "tenant_rekey": (None, [c_void_p, c_char_p, c_char_p]),

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal
 
@@ -38,6 +39,25 @@ class Settings:
     """After which an unused page is dropped."""
     policy: str
     """In which order pages are evicted: "adaptive", "lru", "lfu", "cost" or "fifo"."""
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A tenant, and whether it is encrypted."""
+
+    name: str
+    is_encrypted: bool
+    is_unlocked: bool
+    """Whether what it holds can be read: it is not encrypted, or this process was given its key."""
+    key_generation: int | None
+    """Which of its keys is in effect, counted from 1; None where it is not encrypted."""
+    has_earlier_keys: bool | None
+    """Whether pages are still encrypted with an earlier key, until `Store.reseal`; None while it is locked."""
+    live_pages: int
+    """Page images that are stored for it."""
+    live_bytes: int
+    """Bytes of them."""
+    created: datetime
 
 
 @dataclass(frozen=True)
@@ -137,6 +157,12 @@ class Store:
         assert pointer.value is not None
         self.path = os.fspath(path)
         self._handle = Handle("store", pointer.value, "store_close")
+
+    def tenants(self) -> list[Tenant]:
+        """All tenants, by name. One that is not encrypted comes with what is first stored for it."""
+        with self._handle as store:
+            listed = library().json("tenants_json", store)
+        return [_tenant(fields) for fields in listed]
 
     def create_tenant(self, name: str, key: Key | None = None) -> None:
         """Makes a tenant that holds nothing yet; with a key, one whose tokens and tensors are encrypted. Whether it is never changes.
@@ -474,7 +500,7 @@ def rebuild(path: Path, keys: Mapping[str, Key] | None = None) -> Verification:
         InvalidArgument: the index can be read; use `Store.verify(repair=True)`.
     """
     given = (_abi.TenantKey * len(keys or {}))(
-        *((encoded(tenant, "tenant"), (ctypes.c_uint8 * 32)(*_key(key))) for tenant, key in (keys or {}).items())
+        *(_abi.TenantKey(encoded(tenant, "tenant"), (ctypes.c_uint8 * 32)(*_key(key))) for tenant, key in (keys or {}).items())
     )
     return _verification(library().json("rebuild_json", _path(path), given, len(given)))
 
@@ -519,6 +545,20 @@ def _path(path: Path) -> bytes:
 
 def _optional(text: str | None, what: str) -> bytes | None:
     return None if text is None else encoded(text, what)
+
+
+def _tenant(fields: dict[str, Any]) -> Tenant:
+    return Tenant(
+        name=fields["name"],
+        is_encrypted=bool(fields["encrypted"]),
+        is_unlocked=bool(fields["unlocked"]),
+        key_generation=fields.get("key_generation"),
+        has_earlier_keys=fields.get("earlier_keys"),
+        live_pages=int(fields["live_pages"]),
+        live_bytes=int(fields["live_bytes"]),
+        # Python 3.10 does not know the letter
+        created=datetime.fromisoformat(fields["created"].replace("Z", "+00:00")),
+    )
 
 
 def _stored_model(fields: dict[str, Any]) -> StoredModel:

@@ -12,19 +12,23 @@ writes to a store.
 """
 
 from .codec import decode_layer
-from .errors import ChecksumError, FormatError, NotStoredError
+from .errors import ChecksumError, FormatError, KeyRequiredError, NotStoredError, WrongKeyError
 from .image import PageImage
+from .sealing import read_key
 from .store import LayerCache, Segment, Store
 from .verify import verify
 
 __all__ = [
     "ChecksumError",
     "FormatError",
+    "KeyRequiredError",
     "LayerCache",
     "NotStoredError",
     "PageImage",
     "Segment",
     "Store",
+    "WrongKeyError",
     "decode_layer",
+    "read_key",
     "verify",
 ]

@@ -11,3 +11,11 @@ class ChecksumError(FormatError):
 
 class NotStoredError(LookupError):
     """The store does not hold what was asked for."""
+
+
+class KeyRequiredError(PermissionError):
+    """The tenant is encrypted and its key was not given, or it has another one by now."""
+
+
+class WrongKeyError(PermissionError):
+    """Not the tenant's key."""

@@ -14,6 +14,7 @@ from .records import (
     TENANTRECORD_STRUCT,
     IdentityHeader,
     StoreRecord,
+    TenantRecord,
 )
 
 FILE_NAME = "identity"
@@ -25,7 +26,7 @@ FORMAT_VERSION = 1
 class Identity:
     store: StoreRecord
     tenants: dict[str, bytes]
-    """TenantRecords by name, as the index has them."""
+    """TenantRecords by name, with their secrets, as the index has them."""
     models: dict[str, bytes]
 
     @classmethod
@@ -52,8 +53,8 @@ class Identity:
         tenants, models = {}, {}
         for _ in range(header.tenant_count):
             name, offset = _counted(data, offset)
-            tenants[name.decode()] = data[offset : offset + TENANTRECORD_STRUCT.size]
-            offset += TENANTRECORD_STRUCT.size
+            end = offset + TENANTRECORD_STRUCT.size + TenantRecord.read(data, offset).secret_bytes
+            tenants[name.decode()], offset = data[offset:end], end
         for _ in range(header.model_count):
             name, offset = _counted(data, offset)
             models[name.decode()], offset = _counted(data, offset)

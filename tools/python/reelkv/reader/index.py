@@ -1,6 +1,7 @@
 """The records of a store's index, as values: tenants, nodes, heads (FORMAT.md, "Index")."""
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .errors import FormatError
@@ -10,6 +11,7 @@ from .records import (
     FRAMERECORD_STRUCT,
     HEADRECORD_STRUCT,
     NODERECORD_STRUCT,
+    TENANTRECORD_STRUCT,
     TURNRECORD_STRUCT,
     USAGERECORD_STRUCT,
     AccountRecord,
@@ -21,20 +23,33 @@ from .records import (
     TurnRecord,
     UsageRecord,
 )
+from .sealing import split_value
+from .tokens import Tokens
 
 KIND_PAGE, KIND_PIECE = 0, 1
 KINDS_OF_HEADS = ("video", "session")
 QUARANTINED = 1
 """A flag of an encoding."""
-PINNED = 1
-"""A flag of a head."""
+PINNED, DETAILS_SEALED = 1, 2
+"""Flags of a head."""
+ENCRYPTED = 1
+"""A flag of a tenant."""
+TOKENS_SEALED, SEALED_MEDIA = 1, 2
+"""Flags of a node."""
 
 
 @dataclass(frozen=True)
 class Tenant:
     name: str
     tenant_id: int
-    salt: bytes
+    salt: bytes | None
+    """None of an encrypted one: it is in the secret."""
+    secret: bytes
+    """What an encrypted tenant's key opens; empty of others."""
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self.salt is None
 
     @classmethod
     def parse(cls, name: str, data: bytes) -> "Tenant":
@@ -42,7 +57,11 @@ class Tenant:
             record = TenantRecord.read(data)
         except struct.error:
             raise FormatError(f"the record of tenant {name!r} is cut off") from None
-        return cls(name, record.tenant_id, record.salt)
+        secret = data[TENANTRECORD_STRUCT.size :]
+        is_encrypted = record.flags & ENCRYPTED != 0
+        if len(secret) != record.secret_bytes or is_encrypted != bool(secret):
+            raise FormatError(f"the record of tenant {name!r} is damaged")
+        return cls(name, record.tenant_id, None if is_encrypted else record.salt, secret)
 
 
 @dataclass(frozen=True)
@@ -51,8 +70,10 @@ class Node:
 
     record: NodeRecord
     encodings: tuple[EncodingRecord, ...]
-    tokens: bytes
-    """The canonical tokens of the page, from its first one to the node's end."""
+    content: bytes
+    """The canonical tokens, or what they are sealed in."""
+    tokens: bytes | None
+    """The canonical tokens of the page, from its first one to the node's end; None while they are sealed."""
 
     @classmethod
     def parse(cls, data: bytes) -> "Node":
@@ -74,7 +95,21 @@ class Node:
         encodings = tuple(EncodingRecord._make(fields) for fields in fields_of_encodings)
         if any(not record.start <= encoding.complete_from <= record.end for encoding in encodings):
             raise FormatError(f"an encoding of node {hash.hex()} is complete from a token that it does not hold")
-        return cls(record, encodings, data[tokens_at:])
+        content = data[tokens_at:]
+        return cls(record, encodings, content, None if record.flags & TOKENS_SEALED else content)
+
+    @property
+    def is_sealed(self) -> bool:
+        return self.record.flags & TOKENS_SEALED != 0
+
+    @property
+    def place(self) -> bytes:
+        """What its tokens are sealed for."""
+        return b"N" + self.hash
+
+    def order_key(self) -> bytes:
+        """What it is listed by among the children of its base; of sealed tokens the one in the clear."""
+        return split_value(self.content)[1] if self.is_sealed else Tokens.parse(self.content).order_key()
 
     @property
     def hash(self) -> bytes:
@@ -131,28 +166,37 @@ class Head:
     frames: tuple[FrameRecord, ...]
     turns: tuple[TurnRecord, ...]
     provenance: dict[str, str]
+    is_locked: bool = False
+    """Frames, turns and provenance are sealed, and the tenant's key was not given."""
 
     @property
     def kind(self) -> str:
         return KINDS_OF_HEADS[self.record.kind]
 
     @classmethod
-    def parse(cls, name: str, data: bytes) -> "Head":
+    def parse(cls, name: str, data: bytes, opening: Callable[[bytes], bytes] | None = None) -> "Head":
+        """`opening` gives what is sealed behind the record; without it that stays locked."""
         if len(data) < HEADRECORD_STRUCT.size:
             raise FormatError(f"the record of {name!r} is cut off")
-        record = HeadRecord.read(data)
-        turns_at = HEADRECORD_STRUCT.size + record.frame_count * FRAMERECORD_STRUCT.size
-        provenance_at = turns_at + record.turn_count * TURNRECORD_STRUCT.size
-        if record.kind >= len(KINDS_OF_HEADS) or len(data) != provenance_at + record.provenance_bytes:
+        record, details = HeadRecord.read(data), data[HEADRECORD_STRUCT.size :]
+        if record.kind >= len(KINDS_OF_HEADS):
             raise FormatError(f"the record of {name!r} is damaged")
-        frames = FRAMERECORD_STRUCT.iter_unpack(data[HEADRECORD_STRUCT.size : turns_at])
-        turns = TURNRECORD_STRUCT.iter_unpack(data[turns_at:provenance_at])
+        if record.flags & DETAILS_SEALED:
+            if opening is None:
+                return cls(name, record, (), (), {}, is_locked=True)
+            details = opening(details)
+        turns_at = record.frame_count * FRAMERECORD_STRUCT.size
+        provenance_at = turns_at + record.turn_count * TURNRECORD_STRUCT.size
+        if len(details) != provenance_at + record.provenance_bytes:
+            raise FormatError(f"the record of {name!r} is damaged")
+        frames = FRAMERECORD_STRUCT.iter_unpack(details[:turns_at])
+        turns = TURNRECORD_STRUCT.iter_unpack(details[turns_at:provenance_at])
         return cls(
             name,
             record,
             tuple(FrameRecord._make(fields) for fields in frames),
             tuple(TurnRecord._make(fields) for fields in turns),
-            _parse_provenance(data[provenance_at:], name),
+            _parse_provenance(details[provenance_at:], name),
         )
 
 

@@ -2,7 +2,8 @@
 
 import re
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lmdb
@@ -11,7 +12,7 @@ import xxhash
 
 from .chain import ChainHasher
 from .codec import decode_layer
-from .errors import FormatError, NotStoredError
+from .errors import FormatError, KeyRequiredError, NotStoredError
 from .image import PageImage
 from .index import KIND_PAGE, KINDS_OF_HEADS, Head, Node, Tenant
 from .model import Model
@@ -24,12 +25,13 @@ from .records import (
     VolumeHeader,
     VolumeRecord,
 )
+from .sealing import SealedImage, TenantKeys
 from .tokens import Tokens
 from .values import ElementType
 
 STORE_MAGIC = int.from_bytes(b"\x89REELKV\n", "little")
 VOLUME_MAGIC = int.from_bytes(b"\x89RKVVOL\n", "little")
-FORMAT_VERSIONS, SEALED_VERSION, VOLUME_FORMAT_VERSION = (2, 3), 3, 1
+FORMAT_VERSIONS, SEALED_VERSION, VOLUME_FORMAT_VERSION = (2, 3, 4), 3, 1
 SEAL = struct.Struct("<Q")
 DEFAULT_TENANT = "default"
 DATABASES = (
@@ -82,16 +84,22 @@ class Store:
     With `lock=False` no lock file is touched: for a store on a medium that cannot be written, or one that nobody writes.
 
     What is written after another process has shrunk the index file is not seen: open the store anew for that.
+
+    `keys` are those of encrypted tenants, 32 bytes each, by the tenants' names; `read_key` reads one from a file. What a tenant holds
+    whose key is not given is listed and its checksums checked, but reading it raises KeyRequiredError.
     """
 
-    def __init__(self, path, lock: bool = True):
+    def __init__(self, path, lock: bool = True, keys: Mapping[str, bytes] | None = None):
         self.path = Path(path)
         self.lock = lock
         self._index = self._open_index()
         self._volumes: dict[int, lmdb.Environment] = {}
+        self._keys: dict[int, TenantKeys] = {}
         try:
             self._databases = {name: self._index.open_db(name.encode(), create=False) for name in DATABASES}
             self.record = self._read_record()
+            for name, key in (keys or {}).items():
+                self._unlock(name, key)
         except lmdb.NotFoundError as error:
             self.close()
             raise FormatError(f"{self.path} has an index that is not one of a ReelKV store: {error}") from None
@@ -174,6 +182,21 @@ class Store:
     def tenants(self) -> list[Tenant]:
         return [Tenant.parse(key.decode(), value) for key, value in self.items("tenant")]
 
+    def _unlock(self, name: str, key: bytes):
+        tenant = _only((tenant for tenant in self.tenants() if tenant.name == name), f"tenant {name!r}")
+        if not tenant.is_encrypted:
+            raise ValueError(f"tenant {name!r} is not encrypted")
+        self._keys[tenant.tenant_id] = TenantKeys(tenant.tenant_id, name, tenant.secret, key)
+
+    def is_locked(self, tenant: Tenant) -> bool:
+        """Whether it is encrypted, and its key was not given."""
+        return tenant.is_encrypted and tenant.tenant_id not in self._keys
+
+    def _keys_of(self, tenant_id: int) -> TenantKeys:
+        if tenant_id not in self._keys:
+            raise KeyRequiredError(f"tenant {self.tenant(tenant_id).name!r} is encrypted: give its key")
+        return self._keys[tenant_id]
+
     def volumes(self) -> dict[int, VolumeRecord]:
         return {
             int.from_bytes(key, "big"): VolumeRecord._make(VOLUMERECORD_STRUCT.unpack(value))
@@ -190,7 +213,15 @@ class Store:
         """All heads of a kind, `video` or `session`, of every tenant."""
         if kind not in KINDS_OF_HEADS:
             raise NotStoredError(f"{kind!r} is neither of {KINDS_OF_HEADS}")
-        return [Head.parse(key[4:].decode(), value) for key, value in self.items(kind)]
+        return [self.parse_head(kind, key, value) for key, value in self.items(kind)]
+
+    def parse_head(self, database: str, key: bytes, value: bytes) -> Head:
+        """A head of the database `video`, `session` or `building`. What of it is sealed is opened where the key was given."""
+        name_at = 12 if database == "building" else 4
+        keys = self._keys.get(int.from_bytes(key[name_at - 4 : name_at], "big"))
+        place = b"B" + key if database == "building" else b"H" + bytes([KINDS_OF_HEADS.index(database)]) + key
+        opening = keys and (lambda details: keys.open_value(details, place))
+        return Head.parse(key[name_at:].decode(errors="replace"), value, opening)
 
     def head(self, name: str, tenant: str = DEFAULT_TENANT) -> Head:
         """The head called `video/NAME` or `session/NAME`."""
@@ -204,19 +235,34 @@ class Store:
         data = None if number is None else self._get("node", number)
         if data is None:
             raise NotStoredError(f"no node {hash.hex()}")
-        node = Node.parse(data)
+        node = self.parse_node(data)
         if node.hash != hash:
             raise FormatError(f"the record of node {hash.hex()} is that of {node.hash.hex()}")
         return node
 
+    def parse_node(self, data: bytes) -> Node:
+        """A node's record. Its tokens are opened, where they are sealed and the key was given."""
+        node = Node.parse(data)
+        keys = self._keys.get(node.record.tenant_id)
+        return replace(node, tokens=keys.open_value(node.content, node.place)) if node.is_sealed and keys else node
+
     def engine_state(self, hash: bytes) -> bytes | None:
         """What the engine asked to keep after the last token of a node."""
-        return self._get("state", hash)
+        state = self._get("state", hash)
+        node = None if state is None else self.node(hash)
+        if node is None or not node.is_sealed:
+            return state
+        return self._keys_of(node.record.tenant_id).open_value(state, b"E" + hash)
 
     # Chains
 
     def hasher(self, model_id: int, tenant_id: int) -> ChainHasher:
-        return ChainHasher(self.tenant(tenant_id).salt, self.model(model_id).chain_bytes(), self.record.page_tokens)
+        salt = self.tenant(tenant_id).salt or self._keys_of(tenant_id).salt
+        return ChainHasher(salt, self.model(model_id).chain_bytes(), self.record.page_tokens)
+
+    def blinded(self, node: Node) -> bytes:
+        """The order key that a node of sealed tokens must have in the clear."""
+        return self._keys_of(node.record.tenant_id).blinded(Tokens.parse(node.tokens).order_key(), node.record.base)
 
     def chain(self, head: Head) -> list[Segment]:
         """What the sequence consists of, first tokens first. Checks every node's chain hash on the way from tip to root."""
@@ -253,16 +299,34 @@ class Store:
         encoding = encoding or node.best_encoding()
         if encoding is None:
             raise NotStoredError(f"every image of node {node.hash.hex()} is quarantined")
+        if encoding.key_epoch == 0:
+            image = PageImage(self._image_bytes(encoding))
+        else:
+            sealed = self.sealed_image(node, encoding)
+            image = PageImage(sealed.open(self._keys_of(node.record.tenant_id)))
+            sections = [entry.offset for entry in image.layers if entry is not None]
+            if sealed.bounds != [0, *sections, len(image.data)]:
+                raise FormatError(f"the chunks of page {encoding.page_id} are not its layers")
+        if not _is_image_of(image, encoding, node, self.model(node.record.model_id)):
+            raise FormatError(f"page {encoding.page_id} of volume {encoding.volume_id} is not the image of its node")
+        return image
+
+    def sealed_image(self, node: Node, encoding: EncodingRecord) -> SealedImage:
+        """A page image of an encrypted tenant as it lies in its volume. Checks what can be checked without the key."""
+        sealed = SealedImage(self._image_bytes(encoding))
+        found = sealed.header.key_epoch, sealed.header.tenant_id, sealed.header.chain_hash
+        if found != (encoding.key_epoch, node.record.tenant_id, node.hash):
+            raise FormatError(f"page {encoding.page_id} of volume {encoding.volume_id} is not the image of its node")
+        return sealed
+
+    def _image_bytes(self, encoding: EncodingRecord) -> bytes:
         with _begin(self._volume(encoding.volume_id)) as transaction:
             data = transaction.get(struct.pack(">Q", encoding.page_id))
         if data is None or encoding.page_id == 0:
             raise NotStoredError(f"volume {encoding.volume_id} holds no page {encoding.page_id}")
         if len(data) != encoding.image_bytes:
             raise FormatError(f"a page of {len(data)} bytes where the index says {encoding.image_bytes}")
-        image = PageImage(data)
-        if not _is_image_of(image, encoding, node, self.model(node.record.model_id)):
-            raise FormatError(f"page {encoding.page_id} of volume {encoding.volume_id} is not the image of its node")
-        return image
+        return data
 
     def read(self, head: Head, layer: int, output: ElementType | None = None) -> LayerCache:
         """Decodes one layer of a whole sequence as `output`, by default the model's own type. Checks every section on the way."""

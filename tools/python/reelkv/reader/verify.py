@@ -5,18 +5,32 @@ from collections import Counter
 from .codec import decode_layer
 from .errors import FormatError, NotStoredError
 from .identity import Identity
-from .index import KINDS_OF_HEADS, PINNED, QUARANTINED, Head, Leaf, Node, is_lost, parse_account, parse_usage
+from .index import (
+    KINDS_OF_HEADS,
+    PINNED,
+    QUARANTINED,
+    SEALED_MEDIA,
+    Head,
+    Leaf,
+    Node,
+    is_lost,
+    parse_account,
+    parse_usage,
+)
 from .records import AccountRecord
 from .store import Store, check_name
 from .tokens import Tokens
 
 
 def verify(store: Store, decoding: bool = False) -> list[str]:
-    """What is wrong, a line each; empty when nothing is. `decoding` also decodes every layer of every page."""
+    """What is wrong, a line each; empty when nothing is. `decoding` also decodes every layer of every page.
+
+    Of an encrypted tenant whose key was not given, references and checksums are checked, and nothing that takes the key.
+    """
     nodes, problems = {}, []
     for key, value in store.items("node"):
         with _noting(problems, f"record {int.from_bytes(key, 'big')}"):
-            node = Node.parse(value)
+            node = store.parse_node(value)
             nodes[node.hash] = node
     problems += _check_identity(store)
     problems += _check_numbers(store, nodes)
@@ -33,6 +47,10 @@ def verify(store: Store, decoding: bool = False) -> list[str]:
         for encoding in node.encodings:
             if not encoding.flags & QUARANTINED:
                 with _noting(problems, f"node {node.hash.hex()}"):
+                    if encoding.key_epoch > 0:
+                        store.sealed_image(node, encoding).verify()
+                    if node.tokens is None:
+                        continue
                     image = store.image(node, encoding)
                     image.verify()
                     for index in range(len(image.layers) if decoding else 0):
@@ -59,11 +77,11 @@ class _noting:
 
 def _heads(store: Store, problems: list[str]) -> list[tuple[str, Head]]:
     heads = []
-    for database, prefix in (*((kind, 4) for kind in KINDS_OF_HEADS), ("building", 12)):
+    for database, name_at in (*((kind, 4) for kind in KINDS_OF_HEADS), ("building", 12)):
         for key, value in store.items(database):
-            name = f"{database}/{key[prefix:].decode(errors='replace')}"
+            name = f"{database}/{key[name_at:].decode(errors='replace')}"
             with _noting(problems, name):
-                heads.append((name, Head.parse(name, value)))
+                heads.append((name, store.parse_head(database, key, value)))
     return heads
 
 
@@ -95,15 +113,31 @@ def _check_numbers(store: Store, nodes: dict[bytes, Node]) -> list[str]:
 
 def _check_names(store: Store, nodes: dict[bytes, Node]) -> list[str]:
     problems, hashers = [], {}
+    tenants = {tenant.tenant_id: tenant for tenant in store.tenants()}
     for node in nodes.values():
         owner = node.record.model_id, node.record.tenant_id
         with _noting(problems, f"node {node.hash.hex()}"):
+            tenant = tenants.get(node.record.tenant_id)
+            if tenant is not None:
+                _check_sealed(node, tenant.is_encrypted)
+            if node.tokens is None:
+                continue
             if owner not in hashers:
                 hashers[owner] = store.hasher(*owner)
             check_name(node, hashers[owner])
             if node.record.page_first_token == 0 and node.record.base != hashers[owner].root:
                 raise FormatError("it is a first page, but not behind its model's and tenant's root")
     return problems
+
+
+def _check_sealed(node: Node, is_encrypted: bool):
+    """All that an encrypted tenant has is sealed, and nothing that another has."""
+    images = [encoding.key_epoch > 0 for encoding in node.encodings if not is_lost(encoding)]
+    if any(is_sealed != is_encrypted for is_sealed in [node.is_sealed, *images]):
+        raise FormatError("its tokens or images are sealed and its tenant not encrypted, or the other way round")
+    if node.is_sealed and node.tokens is not None:
+        if bool(node.record.flags & SEALED_MEDIA) != bool(Tokens.parse(node.tokens).media):
+            raise FormatError("its flags do not say whether it holds media")
 
 
 def _check_references(nodes: dict[bytes, Node], heads: list[tuple[str, Head]]) -> list[str]:
@@ -135,8 +169,9 @@ def _check_children(store: Store, nodes: dict[bytes, Node]) -> list[str]:
     problems, expected = [], {}
     for node in nodes.values():
         with _noting(problems, f"node {node.hash.hex()}"):
-            key = node.record.base + Tokens.parse(node.tokens).order_key() + node.hash[:8]
-            expected[key] = node.hash
+            if node.is_sealed and node.tokens is not None and node.order_key() != store.blinded(node):
+                raise FormatError("its order key is not that of its tokens")
+            expected[node.record.base + node.order_key() + node.hash[:8]] = node.hash
     listed = dict(store.items("child"))
     problems += [f"node {hash.hex()}: it is not listed as a child" for key, hash in expected.items() if listed.get(key) != hash]
     problems += [f"child {key.hex()}: no node belongs there" for key in listed.keys() - expected.keys()]
@@ -149,7 +184,7 @@ def _check_tips(store: Store) -> list[str]:
     for kind, name in enumerate(KINDS_OF_HEADS):
         for key, value in store.items(name):
             try:
-                record = Head.parse(name, value).record
+                record = store.parse_head(name, key, value).record
             except FormatError:
                 continue  # has been told
             if record.token_count > 0:

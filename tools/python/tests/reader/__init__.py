@@ -2,5 +2,5 @@
 
 import pytest
 
-for name in ("lmdb", "zstandard", "xxhash", "safetensors"):
+for name in ("lmdb", "zstandard", "xxhash", "nacl", "safetensors"):
     pytest.importorskip(name, reason=f"the reader's tests need {name}: pip install './tools/python[reader,test]'")

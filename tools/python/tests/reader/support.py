@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import deserialize
 
-from reelkv.reader import Store
+from reelkv.reader import Store, read_key
 from reelkv.reader.values import BFLOAT16, ELEMENT_TYPES, FLOAT16, FLOAT32, ElementType
 
 from ..command import ROOT, Command
@@ -56,20 +56,24 @@ def write_cache(path: Path, layers: list[tuple[np.ndarray, np.ndarray]], element
     path.write_bytes(struct.pack("<Q", len(text)) + text + body)
 
 
-def exported(command: Command, store: Path, name: str, element_type: ElementType) -> dict[str, np.ndarray]:
+def exported(command: Command, store: Path, name: str, element_type: ElementType, *options) -> dict[str, np.ndarray]:
     path = store.parent / f"{store.name}-export.safetensors"
-    command(store, "export", name, path, "--dtype", OPTION_NAMES[element_type], "--force")
+    command(store, "export", name, path, "--dtype", OPTION_NAMES[element_type], "--force", *options)
     return read_cache(path)
 
 
-def assert_decodes_as_exported(command: Command, store: Path, name: str, element_type: ElementType, plain: bool):
+def assert_decodes_as_exported(
+    command: Command, store: Path, name: str, element_type: ElementType, plain: bool, tenant: str = "default", key_file=None
+):
     """What Python decodes from a store is what the Swift command writes into a file, in every layer.
 
     `plain`: every bit must agree. Otherwise one value in 10,000 may differ in its last place, for libraries whose sines do.
+    `key_file`: the tenant's, where it is encrypted.
     """
-    file = exported(command, store, name, element_type)
-    with Store(store) as opened:
-        head = opened.head(name)
+    options = () if key_file is None else ("--key-file", f"{tenant}={key_file}")
+    file = exported(command, store, name, element_type, "--tenant", tenant, *options)
+    with Store(store, keys={} if key_file is None else {tenant: read_key(key_file)}) as opened:
+        head = opened.head(name, tenant)
         layer_count = len(opened.model(head.record.model_id).layers)
         assert head.record.token_count == file["input_ids"].shape[1]
         for layer in range(layer_count):
@@ -78,10 +82,15 @@ def assert_decodes_as_exported(command: Command, store: Path, name: str, element
                 expected = file[f"layers.{layer}.{kind}"][0]
                 held = decoded[:, cache.first_token :]
                 assert held.shape == expected.shape
-                distance = np.abs(_ordered(held) - _ordered(expected))
+                distance = distances(held, expected)
                 assert distance.max() <= (0 if plain else 1), f"{name}, layer {layer}, {kind}"
                 assert np.count_nonzero(distance) <= 1e-4 * distance.size, f"{name}, layer {layer}, {kind}"
     assert f"layers.{layer_count}.key" not in file
+
+
+def distances(bits: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """How many units in the last place lie between floats, which are given as their bits."""
+    return np.abs(_ordered(bits) - _ordered(others))
 
 
 def _ordered(bits: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 import FoundationEssentials
 
 /// A Unix time as people read it: `2026-03-01T12:00:00Z`.
-func timestamp(_ seconds: Int64) -> String {
+package func timestamp(_ seconds: Int64) -> String {
     Date(timeIntervalSince1970: Double(seconds)).formatted(.iso8601)
 }
