@@ -1,3 +1,4 @@
+import CKVKernels
 import CZstd
 import Locking
 
@@ -26,16 +27,31 @@ final class Compressor {
     /// - Parameter savedShare: what must be saved: one in so many bytes.
     func append(_ bytes: UnsafeRawBufferPointer, to output: inout [UInt8], savedShare: Int = 5) -> StreamEncoding {
         let start = output.count
+        let sizeMax = min(bytes.count - bytes.count / savedShare, bytes.count - 1)
+        guard isPromising(bytes, sizeMax: sizeMax) else {
+            output.append(contentsOf: bytes)
+            return .raw
+        }
         let bound = ZSTD_compressBound(bytes.count)
         output.append(contentsOf: repeatElement(0, count: bound))
         let size = output.withUnsafeMutableBytes { all in
             ZSTD_compress2(context, all.baseAddress.map { $0 + start }, bound, bytes.baseAddress, bytes.count)
         }
         output.removeLast(bound - (ZSTD_isError(size) == 0 ? min(size, bound) : 0))
-        if ZSTD_isError(size) == 0, size <= bytes.count - bytes.count / savedShare, size < bytes.count { return .zstd }
+        if ZSTD_isError(size) == 0, size <= sizeMax { return .zstd }
         output.removeLast(output.count - start)
         output.append(contentsOf: bytes)
         return .raw
+    }
+
+    /// No frame is smaller.
+    private static let frameBytesMin = 10
+
+    /// Whether bytes may come to `sizeMax`: a look at their distribution takes a tenth of the time of trying. Repeats, which it does not
+    /// see, have little part in what is saved.
+    private func isPromising(_ bytes: UnsafeRawBufferPointer, sizeMax: Int) -> Bool {
+        guard sizeMax >= Self.frameBytesMin else { return false }
+        return kv_entropy_bytes(bytes.baseAddress, bytes.count) <= sizeMax + sizeMax / 32
     }
 
     /// One frame of chunks that differ in their distribution of bytes, each compressed by its own.

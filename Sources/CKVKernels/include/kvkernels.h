@@ -117,6 +117,11 @@ void kv_count_outliers(const float *rows, size_t count, size_t dim, float limit,
 // Adds squared differences and squares of the original, column by column, over finite originals.
 void kv_add_errors(const float *original, const float *decoded, size_t count, size_t dim, double *error, double *energy);
 
+// entropy.c ------------------------------------------------------------------------------------------------------------------
+
+// About how many bytes `count` bytes come to by their entropy, each taken by itself. Of many, a sample is looked at.
+size_t kv_entropy_bytes(const uint8_t *bytes, size_t count);
+
 // scales.c -------------------------------------------------------------------------------------------------------------------
 
 // values[c] of scale code c: 0 for code 0, else 2^(anchor + (c - 128) / 2^steps).
