@@ -61,15 +61,16 @@ struct PartEncoder {
         let fourier = options.transformsKeys ? scratch.fourierPlan(length: rest) : nil
         let gathered = scratch.array(.gathered, rows.tokens * rows.dim, of: Float.self)
         for head in 0..<rows.heads {
-            let channels = masks.channels(of: head)
             let values = rows.head(head)
-            if anomalous > 0 {
-                kv_gather_channels(values, rows.tokens, rows.dim, channels.masked, anomalous, gathered)
-                masked.append(
-                    gathered, rows: rows.tokens, columns: anomalous, quantizer: kernelQuantizer(anomalousQuantizer),
-                    scratch: scratch)
+            masks.withChannels(of: head) { anomalousChannels, otherChannels in
+                if anomalous > 0 {
+                    kv_gather_channels(values, rows.tokens, rows.dim, anomalousChannels, anomalous, gathered)
+                    masked.append(
+                        gathered, rows: rows.tokens, columns: anomalous, quantizer: kernelQuantizer(anomalousQuantizer),
+                        scratch: scratch)
+                }
+                kv_gather_channels(values, rows.tokens, rows.dim, otherChannels, rest, gathered)
             }
-            kv_gather_channels(values, rows.tokens, rows.dim, channels.unmasked, rest, gathered)
             fourier?.transform(gathered, count: rows.tokens, inverse: false)
             unmasked.append(
                 gathered, rows: rows.tokens, columns: rest, quantizer: kernelQuantizer(plan.quantizer), scratch: scratch)

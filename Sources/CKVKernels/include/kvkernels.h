@@ -117,6 +117,11 @@ void kv_count_outliers(const float *rows, size_t count, size_t dim, float limit,
 // Adds squared differences and squares of the original, column by column, over finite originals.
 void kv_add_errors(const float *original, const float *decoded, size_t count, size_t dim, double *error, double *energy);
 
+// channels.c -----------------------------------------------------------------------------------------------------------------
+
+// The `count` of `dim` channels, at most 1024, with the highest scores, the first of equal ones, and those that are left; both rise.
+void kv_choose_channels(const float *scores, size_t dim, size_t count, uint16_t *chosen, uint16_t *rest);
+
 // entropy.c ------------------------------------------------------------------------------------------------------------------
 
 // About how many bytes `count` bytes come to by their entropy, each taken by itself. Of many, a sample is looked at.
