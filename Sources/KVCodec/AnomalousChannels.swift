@@ -28,10 +28,7 @@ struct AnomalousChannels {
     private static func scores(_ rows: HeadRows, head: Int, selection: EncoderOptions.ChannelSelection) -> [Float] {
         switch selection {
         case .range:
-            return [Float](unsafeUninitializedCapacity: rows.dim) { range, used in
-                kv_column_ranges(rows.head(head), rows.tokens, rows.dim, range.baseAddress)
-                used = rows.dim
-            }
+            return Array(UnsafeBufferPointer(start: rows.ranges(head), count: rows.dim))
         case .variance:
             return variances(rows, head: head).map { Float($0) }
         case .outlierCount:
