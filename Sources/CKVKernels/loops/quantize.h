@@ -134,34 +134,39 @@ static void settle_columns(kv_quantizing *s) {
     }
 }
 
-// How many of the wanted scales that are not 0 have which exponent, and how many there are. Neighbours are counted in tables of their own:
-// one that is counted up twice in a row waits for itself.
-static uint32_t count_exponents(const kv_quantizing *s, uint32_t histogram[256]) {
-    enum { ZERO = 256 };
-    uint32_t tables[4][ZERO + 1] = {0};
+// How many of the wanted scales, none of them negative, have bits below a bound.
+static size_t count_below(const kv_quantizing *s, uint32_t bound) {
+    uint32_t count = 0;
+    for (size_t i = 0; i < s->groups * s->columns; i++) count += bits_of_float(s->scale[i]) < bound;
+    return count;
+}
+
+// The exponents, as they are in a float's bits, of the least, the median and the greatest of the wanted scales that are not 0. The median
+// is found bit by bit: to count exponents one after the other takes longer.
+static void find_exponents(const kv_quantizing *s, size_t zeros, int *lowest, int *median, int *highest) {
     size_t count = s->groups * s->columns;
+    uint32_t least = UINT32_MAX, greatest = 0, below = 0;
     for (size_t i = 0; i < count; i++) {
-        uint32_t bits = bits_of_float(s->scale[i]);
-        tables[i % 4][bits == 0 ? ZERO : bits >> 23 & 255]++;
+        uint32_t bits = bits_of_float(s->scale[i]), from_one = bits - 1;
+        least = from_one < least ? from_one : least; // zeros come last
+        greatest = bits > greatest ? bits : greatest;
     }
-    uint32_t total = 0;
-    for (int e = 0; e < 256; e++) {
-        histogram[e] = tables[0][e] + tables[1][e] + tables[2][e] + tables[3][e];
-        total += histogram[e];
+    for (uint32_t bit = 128; bit > 0; bit /= 2) {
+        if (2 * (count_below(s, (below | bit) << 23) - zeros) < count - zeros) below |= bit;
     }
-    return total;
+    *lowest = (int)((least + 1) >> 23);
+    *median = (int)below;
+    *highest = (int)(greatest >> 23);
 }
 
 // Centers the codes on the median scale and takes the finest steps, up to steps_max, whose range holds all of them.
 static void choose_anchor(kv_quantizing *s) {
-    uint32_t histogram[256], total = count_exponents(s, histogram), below = 0;
+    size_t zeros = count_below(s, 1);
     s->steps = s->quantizer->steps_max;
     s->anchor = 0;
-    if (total == 0) return;
-    int lowest = 0, highest = 255, median = 0;
-    while (histogram[lowest] == 0) lowest++;
-    while (histogram[highest] == 0) highest--;
-    for (median = lowest; (below += histogram[median]) * 2 < total;) median++;
+    if (zeros == s->groups * s->columns) return;
+    int lowest, median, highest;
+    find_exponents(s, zeros, &lowest, &median, &highest);
     // One octave above for rounding, two below for the search.
     while (s->steps > 0 && highest - lowest + 4 > 254 >> s->steps) s->steps--;
     int reach = 127 >> s->steps, exponent = median - 127;
