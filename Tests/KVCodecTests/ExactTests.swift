@@ -62,7 +62,7 @@ import Testing
         #expect(decoded.key.allBits == expected)
     }
 
-    /// Keys of 64 channels are looked at as they are turned, of 16 otherwise.
+    /// Keys of 64 channels are looked at as they are turned, of 16 otherwise. Beside those of 64 there are no strange values to notice.
     @Test(arguments: [16, 64]) func nonFiniteTokensStayExactUnderLossyProfiles(dim: Int) throws {
         for elementType in ElementType.allCases {
             var page = OwnedPage.random(
@@ -72,11 +72,12 @@ import Testing
             guard var layer = page.layers[1] else { return }
             let strange: [(Int, Float)] = [(10, .nan), (20, .infinity), (30, -.infinity)]
             for (token, value) in strange { layer.key.setBits(token * dim + dim - 3, elementType.bits(of: value)) }
-            if elementType != .float16 { layer.value.setBits(40 * 16, elementType.bits(of: 0x1p90)) }
+            let hasStrangeValue = elementType != .float16 && dim == 16
+            if hasStrangeValue { layer.value.setBits(40 * 16, elementType.bits(of: 0x1p90)) }
             page.layers[1] = layer
             let encoded = try page.encode(.named("vidkv-1.5-1.58"))
             let classes = try encoded.withImage { $0.tokenClasses }
-            let exact = [10, 20, 30] + (elementType == .float16 ? [] : [40])
+            let exact = [10, 20, 30] + (hasStrangeValue ? [40] : [])
             #expect(classes.indices.filter { classes[$0] == .exact } == exact)
             for index in 0..<2 {
                 let decoded = try encoded.decode(layer: index, as: elementType)
