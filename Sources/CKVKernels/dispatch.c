@@ -154,8 +154,18 @@ void kv_flag_unsafe(kv_head head, size_t tokens, uint8_t *flags) {
     kv_loops_active()->flag_unsafe(head, tokens, flags);
 }
 
-void kv_gather_channels(const float *rows, size_t count, size_t dim, const uint16_t *channels, size_t channel_count, float *out) {
-    kv_loops_active()->gather_channels(rows, count, dim, channels, channel_count, out);
+int kv_load_safe(kv_head head, const uint32_t *tokens, size_t count, float *rows) {
+    return kv_loops_active()->load_safe(head, tokens, count, rows);
+}
+
+int kv_load_keys(kv_head head, const uint32_t *tokens, size_t count, const float *cosines, const float *sines, size_t pairs,
+                 int interleaved, float *rows, float *range) {
+    return kv_loops_active()->load_keys(head, tokens, count, cosines, sines, pairs, interleaved, rows, range);
+}
+
+void kv_split_channels(const float *rows, size_t count, size_t dim, const uint16_t *chosen, size_t chosen_count, float *out,
+                       const uint16_t *rest, float *rest_out) {
+    kv_loops_active()->split_channels(rows, count, dim, chosen, chosen_count, out, rest, rest_out);
 }
 
 void kv_column_ranges(const float *rows, size_t count, size_t dim, float *range) {

@@ -50,8 +50,11 @@ typedef struct {
                             const float *sines, const kv_rows16 *rows);
     void (*transpose_table)(const float *const *in, size_t rows, size_t columns, float *out, size_t out_stride);
     void (*flag_unsafe)(kv_head head, size_t tokens, uint8_t *flags);
-    void (*gather_channels)(const float *rows, size_t count, size_t dim, const uint16_t *channels,
-                            size_t channel_count, float *out);
+    int (*load_safe)(kv_head head, const uint32_t *tokens, size_t count, float *rows);
+    int (*load_keys)(kv_head head, const uint32_t *tokens, size_t count, const float *cosines, const float *sines, size_t pairs,
+                     int interleaved, float *rows, float *range);
+    void (*split_channels)(const float *rows, size_t count, size_t dim, const uint16_t *chosen, size_t chosen_count, float *out,
+                           const uint16_t *rest, float *rest_out);
     void (*column_ranges)(const float *rows, size_t count, size_t dim, float *range);
     void (*column_variances)(const float *rows, size_t count, size_t dim, double *variance);
     void (*count_outliers)(const float *rows, size_t count, size_t dim, float limit, uint32_t *outliers);

@@ -7,5 +7,5 @@ size_t kv_quantize_scratch(size_t rows, size_t columns, size_t group) {
     size_t tiles = groups * ((columns + KV_QUANTIZE_TILE - 1) / KV_QUANTIZE_TILE);
     size_t floats = (3 * groups + 1) * columns + group * KV_QUANTIZE_TILE;
     return sizeof(kv_quantizing) + 2 * columns * sizeof(double) + floats * sizeof(float) + tiles * sizeof(kv_ternary_tile)
-        + group * KV_QUANTIZE_BLOCK + columns;
+        + columns;
 }

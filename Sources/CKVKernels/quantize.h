@@ -28,7 +28,6 @@ typedef struct {
     float *unit;            // [columns]
     kv_ternary_tile *tiles; // [groups][tiles of columns]
     float *work;            // [group][KV_QUANTIZE_TILE]
-    uint8_t *codes;         // [group][KV_QUANTIZE_BLOCK]
     uint8_t *constant;    // [columns]: every group of the column holds one value throughout
     int anchor, steps;
     float table[256];     // the values of the scale codes

@@ -51,13 +51,16 @@ void kv_scales_predict(uint8_t *codes, size_t groups, size_t columns, uint8_t *p
     }
 }
 
+static void differ(int32_t *restrict row, const int32_t *restrict before, size_t columns) {
+    for (size_t c = 0; c < columns; c++) {
+        uint32_t difference = (uint32_t)row[c] - (before ? (uint32_t)before[c] : 0);
+        row[c] = (int32_t)(difference << 1 ^ (uint32_t)-(int32_t)(difference >> 31));
+    }
+}
+
 void kv_means_predict(int32_t *means, size_t groups, size_t columns) {
     for (size_t group = groups; group-- > 0;) {
         int32_t *row = means + group * columns;
-        for (size_t c = 0; c < columns; c++) {
-            uint32_t before = group > 0 ? (uint32_t)row[(ptrdiff_t)c - (ptrdiff_t)columns] : 0;
-            uint32_t difference = (uint32_t)row[c] - before;
-            row[c] = (int32_t)(difference << 1 ^ (uint32_t)-(int32_t)(difference >> 31));
-        }
+        differ(row, group > 0 ? row - columns : NULL, columns);
     }
 }

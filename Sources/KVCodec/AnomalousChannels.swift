@@ -3,36 +3,40 @@ import CKVKernels
 /// Which key channels keep 2 bits: the same number in every head.
 struct AnomalousChannels {
     private let dim: Int
-    /// Per head, the anomalous channels, ascending.
-    private let perHead: [[UInt16]]
+    private let count: Int
+    /// Per head, its anomalous channels and then the rest, each ascending.
+    private let channels: [UInt16]
 
     init(rows: HeadRows, count: Int, options: EncoderOptions) {
-        dim = rows.dim
+        let dim = rows.dim
         var scores = (0..<rows.heads).map { Self.scores(rows, head: $0, selection: options.channelSelection) }
         if options.maskScope == .perLayer {
-            let shared = (0..<rows.dim).map { channel in scores.reduce(0) { max($0, $1[channel]) } }
+            let shared = (0..<dim).map { channel in scores.reduce(-Float.infinity) { max($0, $1[channel]) } }
             scores = Array(repeating: shared, count: rows.heads)
         }
-        perHead = scores.map { scores in
-            let order = scores.indices.sorted { scores[$0] == scores[$1] ? $0 < $1 : scores[$0] > scores[$1] }
-            return order.prefix(count).sorted().map { UInt16($0) }
+        channels = [UInt16](unsafeUninitializedCapacity: rows.heads * dim) { channels, used in
+            for (head, scores) in scores.enumerated() {
+                let own = channels.baseAddress.unsafelyUnwrapped + head * dim
+                kv_choose_channels(scores, dim, count, own, own + count)
+            }
+            used = rows.heads * dim
         }
+        self.dim = dim
+        self.count = count
     }
 
-    private static func scores(_ rows: HeadRows, head: Int, selection: EncoderOptions.ChannelSelection) -> [Double] {
+    private static func scores(_ rows: HeadRows, head: Int, selection: EncoderOptions.ChannelSelection) -> [Float] {
         switch selection {
         case .range:
-            var range = [Float](repeating: 0, count: rows.dim)
-            kv_column_ranges(rows.head(head), rows.tokens, rows.dim, &range)
-            return range.map(Double.init)
+            return Array(UnsafeBufferPointer(start: rows.ranges(head), count: rows.dim))
         case .variance:
-            return variances(rows, head: head)
+            return variances(rows, head: head).map { Float($0) }
         case .outlierCount:
             let variance = variances(rows, head: head)
             let spread = variance.reduce(0, +) / Double(rows.dim)
             var outliers = [UInt32](repeating: 0, count: rows.dim)
             kv_count_outliers(rows.head(head), rows.tokens, rows.dim, Float(3 * max(0, spread).squareRoot()), &outliers)
-            return outliers.map(Double.init)
+            return outliers.map { Float($0) }
         }
     }
 
@@ -42,24 +46,23 @@ struct AnomalousChannels {
         return variance
     }
 
-    /// The anomalous channels of a head and the rest, each ascending.
-    func channels(of head: Int) -> (masked: [UInt16], unmasked: [UInt16]) {
-        let masked = perHead[head]
-        var unmasked: [UInt16] = []
-        unmasked.reserveCapacity(dim - masked.count)
-        var next = 0
-        for channel in 0..<UInt16(dim) {
-            if next < masked.count, masked[next] == channel { next += 1 } else { unmasked.append(channel) }
+    /// Calls `body` with the anomalous channels of a head and the rest, each ascending.
+    func withChannels(of head: Int, _ body: (_ masked: UnsafePointer<UInt16>, _ unmasked: UnsafePointer<UInt16>) -> Void) {
+        channels.withUnsafeBufferPointer { channels in
+            let own = channels.baseAddress.unsafelyUnwrapped + head * dim
+            body(own, own + count)
         }
-        return (masked, unmasked)
     }
 
     /// One bit per channel, lowest first, each head starting at a new byte.
     var bytes: [UInt8] {
-        perHead.flatMap { channels in
-            var bits = [UInt8](repeating: 0, count: (dim + 7) / 8)
-            for channel in channels { bits[Int(channel) / 8] |= 1 << (channel % 8) }
-            return bits
+        let headBytes = (dim + 7) / 8
+        var bits = [UInt8](repeating: 0, count: channels.count / dim * headBytes)
+        for start in stride(from: 0, to: channels.count, by: dim) {
+            for channel in channels[start..<start + count] {
+                bits[start / dim * headBytes + Int(channel) / 8] |= 1 << (channel % 8)
+            }
         }
+        return bits
     }
 }

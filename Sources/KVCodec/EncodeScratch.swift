@@ -7,7 +7,7 @@ final class EncodeScratch: @unchecked Sendable {
 
     /// What a buffer is for. A buffer's contents last until the next request for it.
     enum Slot: Int, CaseIterable {
-        case rows, gathered, codes, scales, means, prediction, quantizing
+        case rows, ranges, gathered, gatheredRest, codesA, codesB, scalesA, scalesB, meansA, meansB, plane, prediction, quantizing
     }
 
     let compressor: Compressor

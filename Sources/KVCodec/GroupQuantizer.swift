@@ -2,7 +2,7 @@ import CKVKernels
 
 /// Quantizes matrices in groups of rows.
 package enum GroupQuantizer {
-    /// What goes with a quantized matrix's codes: scale codes and means per group and column. The memory is the scratch's.
+    /// What goes with a quantized matrix's codes: scale codes and means per group and column.
     struct Result {
         var scales: UnsafeMutablePointer<UInt8>
         var means: UnsafeMutablePointer<Int32>
@@ -12,16 +12,17 @@ package enum GroupQuantizer {
         var sums = SquareSums()
     }
 
-    /// Quantizes `[rows][columns]`. The result lasts until the next call with the same scratch.
-    /// - Parameter packed: gets the codes, `byteRows` bytes of each column.
+    /// Quantizes `[rows][columns]`.
+    /// - Parameters:
+    ///   - packed: gets the codes, `byteRows` bytes of each column.
+    ///   - scales: gets the scale codes, one of each group and column.
+    ///   - means: gets the means likewise.
     static func quantize(
         _ values: UnsafePointer<Float>, rows: Int, columns: Int, group: Int, quantizer: kv_quantizer,
-        packed: UnsafeMutablePointer<UInt8>, scratch: EncodeScratch
+        packed: UnsafeMutablePointer<UInt8>, scales: UnsafeMutablePointer<UInt8>, means: UnsafeMutablePointer<Int32>,
+        scratch: EncodeScratch
     ) -> Result {
-        let groups = (rows + group - 1) / group
-        var result = Result(
-            scales: scratch.array(.scales, groups * columns, of: UInt8.self),
-            means: scratch.array(.means, groups * columns, of: Int32.self))
+        var result = Result(scales: scales, means: means)
         let memory = scratch.array(.quantizing, kv_quantize_scratch(rows, columns, group), of: UInt8.self)
         withUnsafePointer(to: quantizer) { quantizer in
             kv_quantize(
@@ -53,10 +54,12 @@ package enum GroupQuantizer {
         let group = options.groupSize
         return try EncodeScratch.with { scratch throws(CodecError) in
             let byteRows = byteRows(rows: rows, group: group, perByte: 8 / quantizer.codeBits)
-            let packed = scratch.array(.codes, byteRows * columns, of: UInt8.self)
-            let result = quantize(
-                values, rows: rows, columns: columns, group: group, quantizer: kernel, packed: packed, scratch: scratch)
+            let packed = scratch.array(.codesA, byteRows * columns, of: UInt8.self)
             let groups = (rows + group - 1) / group
+            let result = quantize(
+                values, rows: rows, columns: columns, group: group, quantizer: kernel, packed: packed,
+                scales: scratch.array(.scalesA, groups * columns, of: UInt8.self),
+                means: scratch.array(.meansA, groups * columns, of: Int32.self), scratch: scratch)
             let table = scaleValues(anchor: Int(result.anchor), steps: Int(result.steps))
             var units = [Float](repeating: 0, count: columns)
             kv_mean_units(result.scales, groups, columns, table, kernel.mean_shift, &units)

@@ -1,9 +1,9 @@
 import CKVKernels
 
 extension LayerEncoder {
-    /// Encodes the layer and measures its error.
-    func encodeMeasured(elementType: ElementType, positions: PagePositions) throws(CodecError) -> EncodedLayer {
-        let (section, key, value) = encode()
+    /// Encodes the layer and measures its error; nil when a value that would be quantized is unsafe.
+    func encodeMeasured(elementType: ElementType, positions: PagePositions) throws(CodecError) -> EncodedLayer? {
+        guard let (section, key, value) = encode() else { return nil }
         guard !profile.isExact else { return EncodedLayer(section: section, error: LayerError(key: 0, value: 0)) }
         let decoded = DecodedLayer(section: section, elementType: elementType, positions: positions)
         return EncodedLayer(

@@ -14,29 +14,33 @@ struct LayerEncoder {
     /// Tokens of the page that the layer holds.
     var held: Range<Int> { input.firstToken..<input.firstToken + input.key.tokens }
 
-    /// The section, and sums over the values that are quantized.
-    func encode() -> (section: [UInt8], key: SquareSums, value: SquareSums) {
+    /// The section, and sums over the values that are quantized; nil when a value among them is unsafe.
+    func encode() -> (section: [UInt8], key: SquareSums, value: SquareSums)? {
         var section = SectionBuilder(compressor: scratch.compressor)
-        let key = encode(.key, input.key, profile.key, salientPlan: nil, into: &section)
-        let value = encode(.value, input.value, profile.value, salientPlan: profile.salientValue, into: &section)
+        guard let key = encode(.key, input.key, profile.key, salientPlan: nil, into: &section),
+            let value = encode(.value, input.value, profile.value, salientPlan: profile.salientValue, into: &section)
+        else { return nil }
         return (section.build(), key, value)
     }
 
     private func encode(
         _ tensor: TensorKind, _ view: TensorView, _ plan: TensorPlan?, salientPlan: TensorPlan?,
         into section: inout SectionBuilder
-    ) -> SquareSums {
+    ) -> SquareSums? {
         var sums = SquareSums()
-        if let plan {
-            if let salientPlan {
-                sums += encodeQuantized(tensor, view, plan, classes: TokenClass.base.bit, into: &section)
-                sums += encodeQuantized(tensor, view, salientPlan, classes: TokenClass.salient.bit, into: &section)
-            } else {
-                sums += encodeQuantized(tensor, view, plan, classes: .lossyClasses, into: &section)
-            }
+        for (plan, classes) in plans(plan, salientPlan) {
+            guard let own = encodeQuantized(tensor, view, plan, classes: classes, into: &section) else { return nil }
+            sums += own
         }
         encodeExact(tensor, view, into: &section)
         return sums
+    }
+
+    /// Which plan is for tokens of which classes.
+    private func plans(_ plan: TensorPlan?, _ salientPlan: TensorPlan?) -> [(TensorPlan, UInt8)] {
+        guard let plan else { return [] }
+        guard let salientPlan else { return [(plan, .lossyClasses)] }
+        return [(plan, TokenClass.base.bit), (salientPlan, TokenClass.salient.bit)]
     }
 
     // MARK: - Exact tokens
@@ -81,14 +85,15 @@ struct LayerEncoder {
 
     private func encodeQuantized(
         _ tensor: TensorKind, _ view: TensorView, _ plan: TensorPlan, classes classBits: UInt8, into section: inout SectionBuilder
-    ) -> SquareSums {
-        let pageTokens = classes.tokens(of: classBits, in: held)
-        guard !pageTokens.isEmpty else { return SquareSums() }
-        let viewTokens = pageTokens.map { $0 - UInt32(input.firstToken) }
+    ) -> SquareSums? {
+        let tokens = viewTokens(of: classBits)
+        guard !tokens.isEmpty else { return SquareSums() }
         let rotary = tensor == .key && plan.unrotates ? rotary : nil
-        let rows = HeadRows(heads: view.heads, tokens: pageTokens.count, dim: view.dim, scratch: scratch)
-        rows.load(view, tokens: viewTokens)
-        if let rotary { rows.rotate(by: rotary, tokens: pageTokens) }
+        let rows = HeadRows(heads: view.heads, tokens: tokens.count, dim: view.dim, scratch: scratch)
+        let isSafe =
+            tensor == .key
+            ? rows.loadKeys(view, tokens: tokens, rotary: rotary, firstToken: input.firstToken) : rows.load(view, tokens: tokens)
+        guard isSafe else { return nil }
         let flags: PartFlags = rotary == nil ? [] : .unrotated
         let part = PartEncoder(
             tensor: tensor, classes: classBits, plan: plan, options: options, flags: flags, scratch: scratch)
@@ -102,27 +107,44 @@ struct HeadRows {
     let tokens: Int
     let dim: Int
     private let values: UnsafeMutablePointer<Float>
+    private let ranges: UnsafeMutablePointer<Float>
 
     init(heads: Int, tokens: Int, dim: Int, scratch: EncodeScratch) {
         self.heads = heads
         self.tokens = tokens
         self.dim = dim
         values = scratch.array(.rows, heads * tokens * dim, of: Float.self)
+        ranges = scratch.array(.ranges, heads * dim, of: Float.self)
     }
 
-    func load(_ view: TensorView, tokens list: [UInt32]) {
+    /// - Returns: whether quantizers can take all values.
+    @discardableResult
+    func load(_ view: TensorView, tokens list: [UInt32]) -> Bool {
+        var isSafe = true
         for head in 0..<heads {
-            kv_load_rows(view.kernelHead(head), list, list.count, values + head * tokens * dim)
+            isSafe = kv_load_safe(view.kernelHead(head), list, list.count, values + head * tokens * dim) != 0 && isSafe
         }
+        return isSafe
     }
 
-    /// Undoes the rotary embedding of the given tokens of the page.
-    func rotate(by table: RotaryTable, tokens list: [UInt32]) {
-        list.withUnsafeBufferPointer { list in
-            for head in 0..<heads { table.rotate(values + head * tokens * dim, dim: dim, tokens: list, direction: -1) }
+    /// Loads keys, with their channels' ranges, and undoes their rotary embedding.
+    /// - Parameter firstToken: the token of the page that is the view's first.
+    /// - Returns: whether quantizers can take all values.
+    func loadKeys(_ view: TensorView, tokens list: [UInt32], rotary: RotaryTable?, firstToken: Int) -> Bool {
+        var isSafe = true
+        for head in 0..<heads {
+            let (own, ownRanges) = (values + head * tokens * dim, ranges + head * dim)
+            let result =
+                rotary?.load(view.kernelHead(head), tokens: list, firstToken: firstToken, to: own, ranges: ownRanges)
+                ?? kv_load_keys(view.kernelHead(head), list, list.count, nil, nil, 0, 0, own, ownRanges)
+            isSafe = result != 0 && isSafe
         }
+        return isSafe
     }
 
     /// `[tokens][dim]`
     func head(_ head: Int) -> UnsafePointer<Float> { UnsafePointer(values + head * tokens * dim) }
+
+    /// Maximum minus minimum of each channel of a head's keys.
+    func ranges(_ head: Int) -> UnsafePointer<Float> { UnsafePointer(ranges + head * dim) }
 }

@@ -1,7 +1,7 @@
 import CKVKernels
 
 extension PageEncoder {
-    /// Decides what is exact and what is salient. A token has one class in all layers.
+    /// Decides what is exact and what is salient, but for tokens with unsafe values. A token has one class in all layers.
     func classify(_ page: PageInput, executor: Executor) -> TokenClasses {
         guard !profile.isExact else { return TokenClasses(repeating: .exact, count: page.tokenCount) }
         var classes = [UInt8](repeating: TokenClass.base.rawValue, count: page.tokenCount)
@@ -11,15 +11,12 @@ extension PageEncoder {
         let exactPrefix = max(0, min(page.tokenCount, options.exactPrefix - page.identity.firstToken))
         for token in 0..<exactPrefix { classes[token] = TokenClass.exact.rawValue }
         for token in page.exact { classes[token] = TokenClass.exact.rawValue }
-        for (token, unsafe) in unsafeTokens(of: page, executor: executor).enumerated() where unsafe {
-            classes[token] = TokenClass.exact.rawValue
-        }
         return TokenClasses(known: classes)
     }
 
     /// Tokens that no quantizer can take: a value that is not finite, or so large that sums of squares would overflow, in any
     /// layer.
-    private func unsafeTokens(of page: PageInput, executor: Executor) -> [Bool] {
+    func unsafeTokens(of page: PageInput, executor: Executor) -> [Bool] {
         let flags = PerLayer<UInt8>(layers: page.layers.count, tokens: page.tokenCount)
         executor(page.layers.count) { index in
             guard let layer = page.layers[index] else { return }

@@ -72,7 +72,22 @@ public struct PageEncoder: Sendable {
         try options.check()
         try page.check()
         let positions = PagePositions(firstPosition: page.identity.firstToken, streams: page.positions)
-        let classes = classify(page, executor: executor)
+        // Whether values are unsafe shows when they are loaded. They hardly ever are: to look before would take a pass of its own.
+        var classes = classify(page, executor: executor)
+        var layers = try encode(page, classes: classes, positions: positions, executor: executor)
+        if layers == nil {
+            classes = classes.marking(unsafeTokens(of: page, executor: executor), as: .exact)
+            layers = try encode(page, classes: classes, positions: positions, executor: executor)
+        }
+        guard let layers else { throw .invalid("the page's tensors change while it is encoded") }
+        let assembler = PageAssembler(page: page, profile: profile, classes: classes, layers: layers)
+        return EncodedPage(bytes: try assembler.assemble(), errors: layers.map { $0?.error })
+    }
+
+    /// The layers, or nil when a value that would be quantized is unsafe.
+    private func encode(
+        _ page: PageInput, classes: TokenClasses, positions: PagePositions, executor: Executor
+    ) throws(CodecError) -> [EncodedLayer?]? {
         let tables = rotaryTables(page, positions: positions)
         let slots = LayerSlots(count: page.layers.count)
         executor(page.layers.count) { index in
@@ -85,17 +100,17 @@ public struct PageEncoder: Sendable {
                     return try encoder.encodeMeasured(elementType: page.elementType, positions: positions)
                 }
                 let carried = page.carriedErrors.isEmpty ? nil : page.carriedErrors[index]
-                slots.set(index, .success(EncodedLayer(section: encoded.section, error: encoded.error + carried)))
+                slots.set(index, .success(encoded.map { EncodedLayer(section: $0.section, error: $0.error + carried) }))
             } catch {
                 slots.set(index, .failure(error))
             }
         }
-        let layers = try slots.take()
-        guard zip(page.layers, layers).allSatisfy({ ($0 == nil) == ($1 == nil) }) else {
+        let results = try slots.take()
+        guard zip(page.layers, results).allSatisfy({ ($0 == nil) == ($1 == nil) }) else {
             throw .invalid("the executor did not run every layer")
         }
-        let assembler = PageAssembler(page: page, profile: profile, classes: classes, layers: layers)
-        return EncodedPage(bytes: try assembler.assemble(), errors: layers.map { $0?.error })
+        let layers = results.map { $0 ?? nil }
+        return zip(page.layers, layers).allSatisfy { ($0 == nil) == ($1 == nil) } ? layers : nil
     }
 
     /// The angles that un-rotating takes, once per distinct rotary embedding.
@@ -115,9 +130,9 @@ struct EncodedLayer: Sendable {
     let error: LayerError
 }
 
-/// One place per layer for workers to put their results in; no two workers share a place.
+/// One place per layer for workers to put their results in, nil for a layer with unsafe values; no two workers share a place.
 private final class LayerSlots: @unchecked Sendable {
-    private let slots: UnsafeMutableBufferPointer<Result<EncodedLayer, CodecError>?>
+    private let slots: UnsafeMutableBufferPointer<Result<EncodedLayer?, CodecError>?>
 
     init(count: Int) {
         slots = .allocate(capacity: count)
@@ -129,13 +144,20 @@ private final class LayerSlots: @unchecked Sendable {
         slots.deallocate()
     }
 
-    func set(_ index: Int, _ result: Result<EncodedLayer, CodecError>) {
+    func set(_ index: Int, _ result: Result<EncodedLayer?, CodecError>) {
         slots[index] = result
     }
 
-    func take() throws(CodecError) -> [EncodedLayer?] {
-        var layers: [EncodedLayer?] = []
-        for slot in slots { layers.append(try slot?.get()) }
+    /// What was put there; the outer nil where nothing was.
+    func take() throws(CodecError) -> [EncodedLayer??] {
+        var layers: [EncodedLayer??] = []
+        for slot in slots {
+            guard let slot else {
+                layers.append(.none)
+                continue
+            }
+            layers.append(.some(try slot.get()))
+        }
         return layers
     }
 }

@@ -19,13 +19,13 @@ struct PartEncoder {
             let anomalous = min(Int((fraction * Double(rows.dim)).rounded()), rows.dim - 1)
             return encodeMixed(rows, anomalous: anomalous, into: &section)
         } else {
-            var streams = PartStreams(codeBits: plan.quantizer.codeBits, group: options.groupSize)
+            var streams = PartStreams(
+                codeBits: plan.quantizer.codeBits, group: options.groupSize, heads: rows.heads, rows: rows.tokens,
+                columns: rows.dim, scratch: scratch)
             for head in 0..<rows.heads {
-                streams.append(
-                    rows.head(head), rows: rows.tokens, columns: rows.dim, quantizer: kernelQuantizer(plan.quantizer),
-                    scratch: scratch)
+                streams.append(rows.head(head), quantizer: kernelQuantizer(plan.quantizer), scratch: scratch)
             }
-            streams.add(record(plan.quantizer, .all, channels: rows.dim, flags: flags), mask: nil, to: &section)
+            streams.add(record(plan.quantizer, .all, channels: rows.dim, flags: flags), mask: nil, to: &section, scratch: scratch)
             return streams.sums
         }
     }
@@ -40,14 +40,16 @@ struct PartEncoder {
     }
 
     private func encodeAlongChannels(_ rows: HeadRows, into section: inout SectionBuilder) -> SquareSums {
-        var streams = PartStreams(codeBits: plan.quantizer.codeBits, group: options.groupSize)
+        var streams = PartStreams(
+            codeBits: plan.quantizer.codeBits, group: options.groupSize, heads: rows.heads, rows: rows.dim, columns: rows.tokens,
+            scratch: scratch)
         let turned = scratch.array(.gathered, rows.tokens * rows.dim, of: Float.self)
         for head in 0..<rows.heads {
             kv_transpose(rows.head(head), rows.tokens, rows.dim, rows.dim, turned, rows.tokens)
-            streams.append(
-                turned, rows: rows.dim, columns: rows.tokens, quantizer: kernelQuantizer(plan.quantizer), scratch: scratch)
+            streams.append(turned, quantizer: kernelQuantizer(plan.quantizer), scratch: scratch)
         }
-        streams.add(record(plan.quantizer, .all, channels: rows.dim, flags: flags.union(.alongChannels)), mask: nil, to: &section)
+        let record = record(plan.quantizer, .all, channels: rows.dim, flags: flags.union(.alongChannels))
+        streams.add(record, mask: nil, to: &section, scratch: scratch)
         return streams.sums
     }
 
@@ -56,31 +58,30 @@ struct PartEncoder {
         let rest = rows.dim - anomalous
         let masks = AnomalousChannels(rows: rows, count: anomalous, options: options)
         let anomalousQuantizer = Quantizer.uniform(bits: 2)
-        var masked = PartStreams(codeBits: anomalousQuantizer.codeBits, group: options.groupSize)
-        var unmasked = PartStreams(codeBits: plan.quantizer.codeBits, group: options.groupSize)
+        var masked = PartStreams(
+            codeBits: anomalousQuantizer.codeBits, group: options.groupSize, heads: rows.heads, rows: rows.tokens,
+            columns: anomalous, second: true, scratch: scratch)
+        var unmasked = PartStreams(
+            codeBits: plan.quantizer.codeBits, group: options.groupSize, heads: rows.heads, rows: rows.tokens, columns: rest,
+            scratch: scratch)
         let fourier = options.transformsKeys ? scratch.fourierPlan(length: rest) : nil
-        let gathered = scratch.array(.gathered, rows.tokens * rows.dim, of: Float.self)
+        let own = scratch.array(.gathered, rows.tokens * anomalous, of: Float.self)
+        let others = scratch.array(.gatheredRest, rows.tokens * rest, of: Float.self)
         for head in 0..<rows.heads {
-            let channels = masks.channels(of: head)
-            let values = rows.head(head)
-            if anomalous > 0 {
-                kv_gather_channels(values, rows.tokens, rows.dim, channels.masked, anomalous, gathered)
-                masked.append(
-                    gathered, rows: rows.tokens, columns: anomalous, quantizer: kernelQuantizer(anomalousQuantizer),
-                    scratch: scratch)
+            masks.withChannels(of: head) {
+                kv_split_channels(rows.head(head), rows.tokens, rows.dim, $0, anomalous, own, $1, others)
             }
-            kv_gather_channels(values, rows.tokens, rows.dim, channels.unmasked, rest, gathered)
-            fourier?.transform(gathered, count: rows.tokens, inverse: false)
-            unmasked.append(
-                gathered, rows: rows.tokens, columns: rest, quantizer: kernelQuantizer(plan.quantizer), scratch: scratch)
+            if anomalous > 0 { masked.append(own, quantizer: kernelQuantizer(anomalousQuantizer), scratch: scratch) }
+            fourier?.transform(others, count: rows.tokens, inverse: false)
+            unmasked.append(others, quantizer: kernelQuantizer(plan.quantizer), scratch: scratch)
         }
         if anomalous > 0 {
             let record = record(anomalousQuantizer, .masked, channels: anomalous, flags: flags)
-            masked.add(record, mask: masks.bytes, to: &section)
+            masked.add(record, mask: masks.bytes, to: &section, scratch: scratch)
         }
         let restFlags = fourier == nil ? flags : flags.union(.fourier)
         let record = record(plan.quantizer, anomalous > 0 ? .unmasked : .all, channels: rest, flags: restFlags)
-        unmasked.add(record, mask: nil, to: &section)
+        unmasked.add(record, mask: nil, to: &section, scratch: scratch)
         return masked.sums + unmasked.sums
     }
 

@@ -58,9 +58,23 @@ struct RotaryTable {
     }
 
     /// Calls `body` with cosines and sines `[tokens][pairs]`.
-    func withTables(_ body: (_ cosines: UnsafePointer<Float>?, _ sines: UnsafePointer<Float>?) -> Void) {
+    func withTables<R>(_ body: (_ cosines: UnsafePointer<Float>?, _ sines: UnsafePointer<Float>?) -> R) -> R {
         cosines.withUnsafeBufferPointer { cosines in
             sines.withUnsafeBufferPointer { body(cosines.baseAddress, $0.baseAddress) }
+        }
+    }
+
+    /// Loads a head's rows turned back (`kv_load_keys`).
+    /// - Parameter firstToken: the token of the page that is the head's first.
+    func load(
+        _ head: kv_head, tokens: [UInt32], firstToken: Int, to rows: UnsafeMutablePointer<Float>,
+        ranges: UnsafeMutablePointer<Float>
+    ) -> Int32 {
+        let pairs = parameters.inverseFrequencies.count
+        return withTables { cosines, sines in
+            kv_load_keys(
+                head, tokens, tokens.count, cosines.map { $0 + firstToken * pairs }, sines.map { $0 + firstToken * pairs }, pairs,
+                parameters.pairing == .interleaved ? 1 : 0, rows, ranges)
         }
     }
 

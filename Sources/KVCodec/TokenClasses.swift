@@ -18,6 +18,11 @@ struct TokenClasses: Hashable {
         self.bytes = bytes
     }
 
+    /// The classes when those tokens have another for which `isMarked` holds.
+    func marking(_ isMarked: [Bool], as tokenClass: TokenClass) -> TokenClasses {
+        TokenClasses(known: zip(bytes, isMarked).map { $1 ? tokenClass.rawValue : $0 })
+    }
+
     /// The tokens of `range` whose class is in `classes`, ascending.
     func tokens(of classes: UInt8, in range: Range<Int>) -> [UInt32] {
         range.compactMap { classes >> bytes[$0] & 1 == 1 ? UInt32($0) : nil }

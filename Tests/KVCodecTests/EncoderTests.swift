@@ -109,6 +109,19 @@ import Testing
         #expect(shared.anomalousChannels[0] == shared.anomalousChannels[1])
     }
 
+    @Test func ofChannelsOfEqualRangeTheFirstAreAnomalous() throws {
+        var page = OwnedPage.random(heads: 1, tokens: 64, keyDim: 16, seed: 3)
+        page.identity.firstToken = 64
+        for token in 0..<64 {
+            for channel in 0..<16 {
+                let size: Float = channel == 9 ? 2 : channel < 3 ? 0 : 1
+                page.layers[0]?.key.setBits(token * 16 + channel, ElementType.bfloat16.bits(of: token % 2 == 0 ? size : -size))
+            }
+        }
+        let described = try page.encode(.named("vidkv-1.25-1.58")).withImage { try $0.describe(layer: 0) }
+        #expect(described.anomalousChannels == [[3, 4, 5, 9]])
+    }
+
     @Test func refusesInputThatCannotBeMeant() throws {
         let good = OwnedPage.random(tokens: 16, rotary: RotaryParameters(theta: 10, dim: 16), seed: 1)
         let profile = try Profile.named("int4")

@@ -58,6 +58,14 @@ int kv_tile_rows(kv_head head, const uint32_t *tokens, size_t first, size_t used
 // After the functions that write to a head, and before another thread is told: makes what they wrote visible to it.
 void kv_finish_stores(void);
 
+// kv_load_rows that returns 0 if there is a value among them which is not finite or whose magnitude is above 2^60, else 1.
+int kv_load_safe(kv_head head, const uint32_t *tokens, size_t count, float *rows);
+
+// The same, with the rows' rotary embedding undone by the tables that kv_rotate takes, or as they are where there are no pairs; `range`
+// gets that of each channel, maximum minus minimum.
+int kv_load_keys(kv_head head, const uint32_t *tokens, size_t count, const float *cosines, const float *sines, size_t pairs,
+                 int interleaved, float *rows, float *range);
+
 // Sets flags[token] to 1 for every token with a value that is not finite or whose magnitude is above 2^60.
 void kv_flag_unsafe(kv_head head, size_t tokens, uint8_t *flags);
 
@@ -103,8 +111,9 @@ void kv_fourier_inverse(size_t n, const float *tables, float *input, float *outp
 
 // statistics.h, transpose.h --------------------------------------------------------------------------------------------------
 
-// out[row][i] = rows[row][channels[i]].
-void kv_gather_channels(const float *rows, size_t count, size_t dim, const uint16_t *channels, size_t channel_count, float *out);
+// out[row][i] = rows[row][chosen[i]], and rest_out[row][i] = rows[row][rest[i]] with the other channels; both lists rise.
+void kv_split_channels(const float *rows, size_t count, size_t dim, const uint16_t *chosen, size_t chosen_count, float *out,
+                       const uint16_t *rest, float *rest_out);
 // out[column][row] = in[row][column]; rows of `out` lie `out_stride` floats apart.
 void kv_transpose(const float *in, size_t rows, size_t columns, size_t in_stride, float *out, size_t out_stride);
 // The same of rows that lie anywhere.
@@ -116,6 +125,16 @@ void kv_column_variances(const float *rows, size_t count, size_t dim, double *va
 void kv_count_outliers(const float *rows, size_t count, size_t dim, float limit, uint32_t *outliers);
 // Adds squared differences and squares of the original, column by column, over finite originals.
 void kv_add_errors(const float *original, const float *decoded, size_t count, size_t dim, double *error, double *energy);
+
+// channels.c -----------------------------------------------------------------------------------------------------------------
+
+// The `count` of `dim` channels, at most 1024, with the highest scores, the first of equal ones, and those that are left; both rise.
+void kv_choose_channels(const float *scores, size_t dim, size_t count, uint16_t *chosen, uint16_t *rest);
+
+// entropy.c ------------------------------------------------------------------------------------------------------------------
+
+// About how many bytes `count` bytes come to by their entropy, each taken by itself. Of many, a sample is looked at.
+size_t kv_entropy_bytes(const uint8_t *bytes, size_t count);
 
 // scales.c -------------------------------------------------------------------------------------------------------------------
 

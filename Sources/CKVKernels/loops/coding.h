@@ -23,91 +23,104 @@ static void round_means(kv_quantizing *s, const uint8_t *scales, int32_t *means)
     }
 }
 
-// What is lost of some rows of a block, and the values' own squares.
+// What a tile's codes stand for, and what is lost.
 typedef struct {
-    float error[Q], energy[Q];
-} kv_losses;
+    kv_f16 step[VECTORS], offset[VECTORS], error[VECTORS], energy[VECTORS];
+} kv_coding;
 
-static void add_losses(kv_quantizing *s, kv_group g, size_t width, const kv_losses *losses) {
+ALWAYS kv_coding begin_coding(const kv_quantizing *s, kv_group g, size_t width, const uint8_t *scales, const int32_t *means) {
+    kv_coding coding = {0};
+    float step[TILE], offset[TILE] = {0};
+    uint8_t codes[TILE] = {0};
+    memcpy(codes, scales, width);
+    scale_values(s, TILE, codes, step);
+    COLUMNS offset[c] = (float)means[c] * s->unit[g.first + c];
+    memcpy(coding.step, step, sizeof step);
+    memcpy(coding.offset, offset, sizeof offset);
+    return coding;
+}
+
+static void add_losses(kv_quantizing *s, kv_group g, size_t width, const kv_coding *coding) {
+    float lost[TILE], squares[TILE];
+    memcpy(lost, coding->error, sizeof lost);
+    memcpy(squares, coding->energy, sizeof squares);
     double *restrict error = s->error + g.first, *restrict energy = s->energy + g.first;
     COLUMNS {
-        error[c] += losses->error[c];
-        energy[c] += losses->energy[c];
+        error[c] += lost[c];
+        energy[c] += squares[c];
     }
 }
 
-ALWAYS void code_uniform(kv_group g, size_t width, float last, const float *restrict step, const float *restrict inverse,
-                         const float *restrict offset, uint8_t *restrict codes, kv_losses *restrict losses) {
-    COLUMNS losses->error[c] = losses->energy[c] = 0;
-    for (size_t r = 0; r < g.rows; r++) {
-        const float *restrict x = g.x + r * g.stride;
-        uint8_t *restrict to = codes + r * Q;
-        COLUMNS {
-            float code = code_of(x[c], offset[c], inverse[c], last), difference = x[c] - (offset[c] + code * step[c]);
-            to[c] = (uint8_t)(int32_t)code;
-            losses->error[c] += difference * difference;
-            losses->energy[c] += x[c] * x[c];
-        }
+// From here on floats are integers; the last bits of such a float are those of the integer above it.
+#define FIRST_WHOLE 0x1p23f
+
+// Adds the codes of a row, which begin at `shift`, to `words`.
+ALWAYS void code_uniform_row(const kv_f16 x[VECTORS], float last, const kv_f16 inverse[VECTORS], int shift,
+                             kv_coding *restrict t, kv_i16 words[VECTORS]) {
+    kv_f16 none = (kv_f16){0} + FIRST_WHOLE;
+    EACH_VECTOR {
+        kv_f16 above = x[v] - t->offset[v], code = above * inverse[v] + FIRST_WHOLE;
+        code = least16(greatest16(code, none), none + last);
+        kv_f16 difference = above - (code - FIRST_WHOLE) * t->step[v];
+        words[v] |= (kv_i16)code << shift;
+        t->error[v] += difference * difference;
+        t->energy[v] += x[v] * x[v];
     }
 }
 
-ALWAYS void code_sign(kv_group g, size_t width, const float *restrict step, const float *restrict threshold,
-                      const float *restrict offset, uint8_t *restrict codes, kv_losses *restrict losses) {
-    float low[Q], high[Q];
-    COLUMNS {
-        low[c] = offset[c] - step[c];
-        high[c] = offset[c] + step[c];
-        losses->error[c] = losses->energy[c] = 0;
-    }
-    for (size_t r = 0; r < g.rows; r++) {
-        const float *restrict x = g.x + r * g.stride;
-        uint8_t *restrict to = codes + r * Q;
-        COLUMNS {
-            int32_t is_high = x[c] >= threshold[c];
-            float above = high[c], below = low[c], difference = x[c] - (is_high ? above : below);
-            to[c] = (uint8_t)is_high;
-            losses->error[c] += difference * difference;
-            losses->energy[c] += x[c] * x[c];
-        }
-    }
-}
-
-// Codes [rows][Q] of a block into bytes `stride` apart, consecutive rows of a column in a byte, the first in its lowest bits.
-ALWAYS void pack_block(const uint8_t *restrict codes, size_t rows, size_t width, int bits, size_t stride,
-                       uint8_t *restrict packed) {
+ALWAYS void code_uniform_rows(kv_group g, size_t width, int bits, float last, const kv_f16 inverse[VECTORS],
+                              kv_coding *restrict t, uint8_t *restrict packed) {
     size_t per_byte = 8 / (size_t)bits;
-    for (size_t row = 0; row < rows; row += per_byte, packed += stride) {
-        size_t count = rows - row < per_byte ? rows - row : per_byte;
-        uint8_t bytes[Q];
-        memcpy(bytes, codes + row * Q, Q);
-        for (size_t i = 1; i < count; i++) {
-            const uint8_t *from = codes + (row + i) * Q;
-            COLUMNS bytes[c] |= (uint8_t)(from[c] << (i * (size_t)bits));
+    for (size_t row = 0; row < g.rows; row += per_byte, packed += g.stride) {
+        kv_i16 words[VECTORS] = {0};
+        for (size_t i = 0; i < per_byte && row + i < g.rows; i++) {
+            kv_f16 x[VECTORS];
+            load_row(g, width, row + i, x);
+            code_uniform_row(x, last, inverse, (int)i * bits, t, words);
         }
-        memcpy(packed, bytes, width);
+        put_bytes(words, width, packed);
     }
 }
 
-ALWAYS void code_block(kv_quantizing *s, kv_group g, size_t width, const uint8_t *scales, const int32_t *means,
-                       uint8_t *packed) {
-    const kv_quantizer *q = s->quantizer;
-    float step[Q], inverse[Q], offset[Q], threshold[Q];
-    kv_losses losses;
-    scale_values(s, width, scales, step);
-    COLUMNS {
-        inverse[c] = step[c] > 0 && !s->constant[g.first + c] ? 1 / step[c] : 0;
-        offset[c] = (float)means[c] * s->unit[g.first + c];
+ALWAYS void code_uniform(kv_quantizing *s, kv_group g, size_t width, const uint8_t *scales, const int32_t *means,
+                         uint8_t *restrict packed) {
+    kv_coding t = begin_coding(s, g, width, scales, means);
+    float step[TILE], shares[TILE] = {0}, last = (float)(s->quantizer->levels - 1);
+    memcpy(step, t.step, sizeof step);
+    COLUMNS shares[c] = step[c] > 0 && !s->constant[g.first + c] ? 1 / step[c] : 0;
+    kv_f16 inverse[VECTORS];
+    memcpy(inverse, shares, sizeof inverse);
+    int bits = s->quantizer->code_bits;
+    if (bits == 2) code_uniform_rows(g, width, 2, last, inverse, &t, packed);
+    else code_uniform_rows(g, width, bits, last, inverse, &t, packed);
+    add_losses(s, g, width, &t);
+}
+
+ALWAYS void code_sign(kv_quantizing *s, kv_group g, size_t width, const uint8_t *scales, const int32_t *means,
+                      uint8_t *restrict packed) {
+    kv_coding t = begin_coding(s, g, width, scales, means);
+    // The published codes are signs, whatever their levels. Without a scale all codes are 0.
+    int published = s->quantizer->levels_kind == KV_LEVELS_PUBLISHED;
+    kv_f16 low[VECTORS], high[VECTORS], threshold[VECTORS];
+    EACH_VECTOR {
+        low[v] = t.offset[v] - t.step[v];
+        high[v] = t.offset[v] + t.step[v];
+        threshold[v] = pick(is_above(t.step[v], (kv_f16){0}), published ? (kv_f16){0} : t.offset[v], (kv_f16){0} + INFINITY);
     }
-    if (q->scheme == KV_UNIFORM) {
-        code_uniform(g, width, (float)(q->levels - 1) + 0.5f, step, inverse, offset, s->codes, &losses);
-    } else {
-        // The published codes are signs, whatever their levels.
-        int published = q->levels_kind == KV_LEVELS_PUBLISHED;
-        COLUMNS threshold[c] = step[c] > 0 ? (published ? 0 : offset[c]) : INFINITY;
-        code_sign(g, width, step, threshold, offset, s->codes, &losses);
+    for (size_t row = 0; row < g.rows; row += 8, packed += g.stride) {
+        kv_i16 words[VECTORS] = {0};
+        for (size_t i = 0; i < 8 && row + i < g.rows; i++) {
+            kv_f16 x[VECTORS];
+            load_row(g, width, row + i, x);
+            EACH_VECTOR {
+                kv_which is_high = is_from(x[v], threshold[v]);
+                kv_f16 difference = x[v] - pick(is_high, high[v], low[v]);
+                words[v] = or_where(is_high, words[v], (kv_i16){0} + (1 << i));
+                t.error[v] += difference * difference;
+                t.energy[v] += x[v] * x[v];
+            }
+        }
+        put_bytes(words, width, packed);
     }
-    add_losses(s, g, width, &losses);
-    if (q->code_bits == 1) pack_block(s->codes, g.rows, width, 1, g.stride, packed);
-    else if (q->code_bits == 2) pack_block(s->codes, g.rows, width, 2, g.stride, packed);
-    else pack_block(s->codes, g.rows, width, q->code_bits, g.stride, packed);
+    add_losses(s, g, width, &t);
 }

@@ -4,6 +4,7 @@
 // outside and the columns of a block inside, so that vectors lie across columns and every sum runs in one order.
 
 #include "../quantize.h"
+#include "vectors.h"
 
 enum { Q = KV_QUANTIZE_BLOCK, TILE = KV_QUANTIZE_TILE };
 
@@ -13,7 +14,9 @@ typedef struct {
     size_t stride, rows, width, first; // `first` column of the block
 } kv_group;
 
-#define ALWAYS __attribute__((always_inline)) static inline
+enum { VECTORS = TILE / 16 };
+#define EACH_VECTOR for (int v = 0; v < VECTORS; v++)
+#define TILE_COLUMNS for (size_t c = 0; c < TILE; c++)
 #define COLUMNS for (size_t c = 0; c < width; c++)
 
 static void lay_out(kv_quantizing *s) {
@@ -26,8 +29,7 @@ static void lay_out(kv_quantizing *s) {
     s->unit = s->extent + s->groups * n;
     s->tiles = (kv_ternary_tile *)(s->unit + n);
     s->work = (float *)(s->tiles + s->groups * ((n + TILE - 1) / TILE));
-    s->codes = (uint8_t *)(s->work + s->group * TILE);
-    s->constant = s->codes + s->group * Q;
+    s->constant = (uint8_t *)(s->work + s->group * TILE);
     memset(s->error, 0, 2 * n * sizeof(double));
 }
 
@@ -39,52 +41,61 @@ static kv_group group_of(const kv_quantizing *s, size_t group, size_t first) {
 
 // MARK: wanted scales and means
 
-ALWAYS void measure_range(kv_group g, size_t width, float *restrict low, float *restrict high) {
-    COLUMNS low[c] = high[c] = g.x[c];
+// A row of a tile; columns past `width` are zero.
+ALWAYS void load_row(kv_group g, size_t width, size_t row, kv_f16 x[VECTORS]) {
+    EACH_VECTOR x[v] = (kv_f16){0};
+    memcpy(x, g.x + row * g.stride, width * sizeof(float));
+}
+
+// The last bytes of words of a tile.
+ALWAYS void put_bytes(const kv_i16 words[VECTORS], size_t width, uint8_t *restrict to) {
+    kv_b16 bytes[VECTORS];
+    EACH_VECTOR bytes[v] = __builtin_convertvector(words[v], kv_b16);
+    memcpy(to, bytes, width);
+}
+
+// Scales of a tile of uniform groups by their range; `mean` becomes the minimum, `extent` the maximum, which the search needs again.
+ALWAYS void measure_uniform(kv_quantizing *s, kv_group g, size_t width, float *restrict scale, float *restrict mean,
+                            float *restrict extent) {
+    kv_f16 low[VECTORS], high[VECTORS], x[VECTORS], share = (kv_f16){0} + (float)(s->quantizer->levels - 1);
+    load_row(g, width, 0, low);
+    memcpy(high, low, sizeof high);
     for (size_t r = 1; r < g.rows; r++) {
-        const float *restrict x = g.x + r * g.stride;
-        COLUMNS {
-            low[c] = x[c] < low[c] ? x[c] : low[c];
-            high[c] = x[c] > high[c] ? x[c] : high[c];
+        load_row(g, width, r, x);
+        EACH_VECTOR {
+            low[v] = least16(x[v], low[v]);
+            high[v] = greatest16(x[v], high[v]);
         }
     }
+    EACH_VECTOR x[v] = (high[v] - low[v]) / share;
+    memcpy(scale, x, width * sizeof(float));
+    memcpy(mean, low, width * sizeof(float));
+    memcpy(extent, high, width * sizeof(float));
 }
 
-ALWAYS void measure_mean(kv_group g, size_t width, float *restrict mean) {
-    COLUMNS mean[c] = 0;
-    for (size_t r = 0; r < g.rows; r++) {
-        const float *restrict x = g.x + r * g.stride;
-        COLUMNS mean[c] += x[c];
-    }
-    COLUMNS mean[c] /= (float)g.rows;
-}
-
-// The mean of the values' distances from `center`.
-ALWAYS void measure_distance(kv_group g, size_t width, const float *restrict center, float *restrict mean) {
-    COLUMNS mean[c] = 0;
-    for (size_t r = 0; r < g.rows; r++) {
-        const float *restrict x = g.x + r * g.stride;
-        COLUMNS mean[c] += fabsf(x[c] - center[c]);
-    }
-    COLUMNS mean[c] /= (float)g.rows;
-}
-
-// `extent` is the maximum of uniform groups, which the search needs again.
-ALWAYS void measure_block(const kv_quantizer *q, kv_group g, size_t width, float *restrict scale, float *restrict mean,
-                          float *restrict extent) {
-    if (q->scheme == KV_UNIFORM) {
-        measure_range(g, width, mean, extent);
-        COLUMNS scale[c] = (extent[c] - mean[c]) / (float)(q->levels - 1);
-        return;
-    }
+// Scales of a tile of sign groups by the mean distance from their mean, or from 0 where none is kept.
+ALWAYS void measure_sign(kv_quantizing *s, kv_group g, size_t width, float *restrict scale, float *restrict mean) {
+    const kv_quantizer *q = s->quantizer;
     int published = q->levels_kind == KV_LEVELS_PUBLISHED;
-    float center[Q], distance[Q];
-    if (q->keeps_mean && !published) measure_mean(g, width, center);
-    else COLUMNS center[c] = 0;
-    measure_distance(g, width, center, distance);
-    // The published levels {0, s} are the mean s/2 and the scale s/2.
-    COLUMNS scale[c] = published ? distance[c] / 2 : distance[c];
-    COLUMNS mean[c] = published ? scale[c] : center[c];
+    kv_f16 center[VECTORS] = {0}, distance[VECTORS] = {0}, x[VECTORS], rows = (kv_f16){0} + (float)g.rows;
+    if (q->keeps_mean && !published) {
+        for (size_t r = 0; r < g.rows; r++) {
+            load_row(g, width, r, x);
+            EACH_VECTOR center[v] += x[v];
+        }
+        EACH_VECTOR center[v] /= rows;
+    }
+    for (size_t r = 0; r < g.rows; r++) {
+        load_row(g, width, r, x);
+        EACH_VECTOR distance[v] += magnitude16(x[v] - center[v]);
+    }
+    EACH_VECTOR {
+        distance[v] /= rows;
+        // The published levels {0, s} are the mean s/2 and the scale s/2.
+        if (published) center[v] = distance[v] = distance[v] / 2;
+    }
+    memcpy(scale, distance, width * sizeof(float));
+    memcpy(mean, center, width * sizeof(float));
 }
 
 // A column of constant groups has no spread to take its unit from: it gets a unit of 2^-10 of its largest mean, so that
@@ -123,23 +134,39 @@ static void settle_columns(kv_quantizing *s) {
     }
 }
 
+// How many of the wanted scales, none of them negative, have bits below a bound.
+static size_t count_below(const kv_quantizing *s, uint32_t bound) {
+    uint32_t count = 0;
+    for (size_t i = 0; i < s->groups * s->columns; i++) count += bits_of_float(s->scale[i]) < bound;
+    return count;
+}
+
+// The exponents, as they are in a float's bits, of the least, the median and the greatest of the wanted scales that are not 0. The median
+// is found bit by bit: to count exponents one after the other takes longer.
+static void find_exponents(const kv_quantizing *s, size_t zeros, int *lowest, int *median, int *highest) {
+    size_t count = s->groups * s->columns;
+    uint32_t least = UINT32_MAX, greatest = 0, below = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits = bits_of_float(s->scale[i]), from_one = bits - 1;
+        least = from_one < least ? from_one : least; // zeros come last
+        greatest = bits > greatest ? bits : greatest;
+    }
+    for (uint32_t bit = 128; bit > 0; bit /= 2) {
+        if (2 * (count_below(s, (below | bit) << 23) - zeros) < count - zeros) below |= bit;
+    }
+    *lowest = (int)((least + 1) >> 23);
+    *median = (int)below;
+    *highest = (int)(greatest >> 23);
+}
+
 // Centers the codes on the median scale and takes the finest steps, up to steps_max, whose range holds all of them.
 static void choose_anchor(kv_quantizing *s) {
-    uint32_t histogram[256] = {0}, total = 0, below = 0;
-    for (size_t i = 0; i < s->groups * s->columns; i++) {
-        uint32_t bits;
-        memcpy(&bits, s->scale + i, 4);
-        if (bits == 0) continue;
-        histogram[bits >> 23 & 255]++;
-        total++;
-    }
+    size_t zeros = count_below(s, 1);
     s->steps = s->quantizer->steps_max;
     s->anchor = 0;
-    if (total == 0) return;
-    int lowest = 0, highest = 255, median = 0;
-    while (histogram[lowest] == 0) lowest++;
-    while (histogram[highest] == 0) highest--;
-    for (median = lowest; (below += histogram[median]) * 2 < total;) median++;
+    if (zeros == s->groups * s->columns) return;
+    int lowest, median, highest;
+    find_exponents(s, zeros, &lowest, &median, &highest);
     // One octave above for rounding, two below for the search.
     while (s->steps > 0 && highest - lowest + 4 > 254 >> s->steps) s->steps--;
     int reach = 127 >> s->steps, exponent = median - 127;
@@ -212,6 +239,26 @@ ALWAYS void scale_values(const kv_quantizing *s, size_t width, const uint8_t *re
     }
 }
 
+// The same for sixteen scale codes of a table whose octaves are alike, of at most four steps where there is no permutation.
+ALWAYS kv_f16 scale_values16(const kv_quantizing *s, kv_i16 code) {
+    kv_i16 step = code & ((1 << s->steps) - 1), exponent = (code >> s->steps) + (s->lowest + 127);
+#ifdef KV_HAS_AVX512
+    kv_i16 mantissa = (kv_i16)_mm512_permutexvar_epi32((__m512i)step, _mm512_loadu_si512(s->mantissas));
+#else
+    kv_i16 mantissa = {0};
+    for (int k = 0; k < 1 << s->steps; k++) mantissa |= (step == k) & (int32_t)s->mantissas[k];
+#endif
+    return only_where(is_above(__builtin_convertvector(code, kv_f16), (kv_f16){0}), (kv_f16)(mantissa | exponent << 23));
+}
+
+// kv_scale_code of sixteen scales, none of them below 2^-126, likewise.
+ALWAYS kv_i16 code_scales16(const kv_quantizing *s, kv_f16 scale) {
+    kv_f16 mantissa = (kv_f16)(((kv_i16)scale & 0x007FFFFF) | 0x3F800000);
+    kv_i16 code = ((((kv_i16)scale >> 23) - (127 + s->anchor)) << s->steps) + 128, one = (kv_i16){0} + 1;
+    for (int k = 0; k < 1 << s->steps; k++) code = add_where(is_from(mantissa, (kv_f16){0} + s->bounds[k]), code, one);
+    return __builtin_elementwise_min(__builtin_elementwise_max(code, one), one * 255);
+}
+
 #include "search.h"
 #include "coding.h"
 #include "ternary.h"
@@ -236,18 +283,21 @@ ALWAYS void scale_values(const kv_quantizing *s, size_t width, const uint8_t *re
 
 static void quantize_levels(kv_quantizing *s, uint8_t *scales, int32_t *means, uint8_t *packed) {
     for (size_t i = 0; i < s->groups; i++) {
-        EACH_BLOCK(i, measure_block(s->quantizer, g, width, s->scale + at, s->mean + at, s->extent + at));
+        if (s->quantizer->scheme == KV_UNIFORM) EACH_TILE(i, measure_uniform(s, g, width, s->scale + at, s->mean + at, s->extent + at))
+        else EACH_TILE(i, measure_sign(s, g, width, s->scale + at, s->mean + at))
     }
     settle_columns(s);
     choose_anchor(s);
     fill_tables(s);
     for (size_t i = 0; i < s->groups; i++) {
-        EACH_BLOCK(i, search_block(s, g, width, s->scale + at, s->extent + at, s->mean + at, scales + at));
+        if (searches_four(s)) EACH_TILE(i, search_four(s, g, width, s->scale + at, s->extent + at, s->mean + at, scales + at))
+        else EACH_BLOCK(i, search_block(s, g, width, s->scale + at, s->extent + at, s->mean + at, scales + at))
     }
     round_means(s, scales, means);
     for (size_t i = 0; i < s->groups; i++) {
         uint8_t *to = packed + i * s->group_bytes;
-        EACH_BLOCK(i, code_block(s, g, width, scales + at, means + at, to + first));
+        if (s->quantizer->scheme == KV_UNIFORM) EACH_TILE(i, code_uniform(s, g, width, scales + at, means + at, to + first))
+        else EACH_TILE(i, code_sign(s, g, width, scales + at, means + at, to + first))
     }
 }
 
@@ -289,5 +339,6 @@ static void quantize(const kv_quantizer *quantizer, const float *values, size_t 
 
 #undef EACH_BLOCK
 #undef EACH_TILE
+#undef EACH_VECTOR
+#undef TILE_COLUMNS
 #undef COLUMNS
-#undef ALWAYS

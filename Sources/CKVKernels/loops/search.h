@@ -60,6 +60,15 @@ ALWAYS void keep_better(size_t width, const kv_trial *t, kv_found *found, int fi
     }
 }
 
+ALWAYS void measure_mean(kv_group g, size_t width, float *restrict mean) {
+    COLUMNS mean[c] = 0;
+    for (size_t r = 0; r < g.rows; r++) {
+        const float *restrict x = g.x + r * g.stride;
+        COLUMNS mean[c] += x[c];
+    }
+    COLUMNS mean[c] /= (float)g.rows;
+}
+
 // Lloyd's iteration for evenly spaced levels: fit scale and offset to the codes, recode, keep what got better.
 ALWAYS void refine_block(const kv_quantizing *s, kv_group g, size_t width, float last, kv_trial *t, kv_found *found) {
     float mean_x[Q], slope[Q];
@@ -109,19 +118,12 @@ ALWAYS void search_levels(const kv_quantizing *s, kv_group g, size_t width, cons
     if (q->search == KV_SEARCH_LEAST_SQUARES) refine_block(s, g, width, last + 0.5f, &t, found);
 }
 
-#include "search4.h"
-
 ALWAYS void search_uniform(const kv_quantizing *s, kv_group g, size_t width, const float *restrict scale,
                            const float *restrict high, float *restrict mean, uint8_t *restrict codes) {
-    const kv_quantizer *q = s->quantizer;
     float wanted[Q];
     uint8_t whole[Q];
     kv_found found;
-    if (q->levels == 4 && q->search == KV_SEARCH_LEAST_SQUARES && q->clip_candidates == CANDIDATES) {
-        search_four(s, g, width, scale, high, mean, &found);
-    } else {
-        search_levels(s, g, width, scale, high, mean, &found);
-    }
+    search_levels(s, g, width, scale, high, mean, &found);
     COLUMNS wanted[c] = scale[c] > 0 ? scale[c] : 1;
     code_scales(s, width, wanted, whole);
     COLUMNS {
@@ -149,3 +151,5 @@ ALWAYS void search_block(const kv_quantizing *s, kv_group g, size_t width, const
     }
     code_wanted(s, width, scale, codes);
 }
+
+#include "search4.h"

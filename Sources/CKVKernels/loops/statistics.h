@@ -1,71 +1,108 @@
 // What an encoder wants to know of values, and moving them: sums run along tokens in order.
 
+// The bits of 2^60 as a float: values above it in magnitude are unsafe.
+enum { UNSAFE_BITS = 0x5D800000 };
+
+static uint32_t greatest_half(const kv_u16 *from, size_t dim, ptrdiff_t stride) {
+    uint16_t greatest = 0;
+    for (size_t c = 0; c < dim; c++) {
+        uint16_t bits = from[(ptrdiff_t)c * stride] & 0x7FFF;
+        greatest = bits > greatest ? bits : greatest;
+    }
+    return greatest;
+}
+
+// The bits of a token's greatest magnitude as a float; of halves, which are unsafe only when they are not finite, more or less than
+// UNSAFE_BITS.
+static uint32_t greatest_bits(kv_head head, size_t token) {
+    const char *from = token_base(head, token);
+    ptrdiff_t stride = head.channel_stride;
+    if (head.element_type != KV_FLOAT32) {
+        uint32_t half = stride == 1 ? greatest_half((const kv_u16 *)from, head.dim, 1) : greatest_half((const kv_u16 *)from, head.dim, stride);
+        if (head.element_type == KV_BFLOAT16) return half << 16;
+        return half >= 0x7C00 ? UNSAFE_BITS + 1 : 0;
+    }
+    uint32_t greatest = 0;
+    for (size_t c = 0; c < head.dim; c++) {
+        uint32_t bits;
+        memcpy(&bits, from + 4 * (ptrdiff_t)c * stride, 4);
+        bits &= 0x7FFFFFFF;
+        greatest = bits > greatest ? bits : greatest;
+    }
+    return greatest;
+}
+
 static void flag_unsafe(kv_head head, size_t tokens, uint8_t *flags) {
-    // The bits of 2^60 as a float; a half is unsafe only when it is not finite.
-    const uint32_t limit = 0x5D800000;
     for (size_t token = 0; token < tokens; token++) {
-        const char *from = token_base(head, token);
-        uint32_t largest = 0;
-        ptrdiff_t stride = head.channel_stride;
-        if (head.element_type == KV_FLOAT32) {
-            for (size_t c = 0; c < head.dim; c++) {
-                uint32_t bits;
-                memcpy(&bits, from + 4 * (ptrdiff_t)c * stride, 4);
-                bits &= 0x7FFFFFFF;
-                largest = bits > largest ? bits : largest;
-            }
-        } else {
-            uint16_t largest16 = 0;
-            if (stride == 1) {
-                for (size_t c = 0; c < head.dim; c++) {
-                    uint16_t bits = ((const kv_u16 *)from)[c] & 0x7FFF;
-                    largest16 = bits > largest16 ? bits : largest16;
-                }
-            } else {
-                for (size_t c = 0; c < head.dim; c++) {
-                    uint16_t bits = ((const kv_u16 *)from)[(ptrdiff_t)c * stride] & 0x7FFF;
-                    largest16 = bits > largest16 ? bits : largest16;
-                }
-            }
-            if (head.element_type == KV_BFLOAT16) largest = (uint32_t)largest16 << 16;
-            else largest = largest16 >= 0x7C00 ? limit + 1 : 0;
-        }
-        if (largest > limit) flags[token] = 1;
+        if (greatest_bits(head, token) > UNSAFE_BITS) flags[token] = 1;
     }
 }
 
 #ifdef KV_HAS_AVX512
-// The rows whose vectors can be compressed to the channels that are wanted, where these rise; returns how many rows that was. A store
-// reaches up to a vector past what is wanted, into the next row: the last row is none of them.
-static size_t compress_rows(const float *rows, size_t count, size_t dim, const uint16_t *channels, size_t channel_count,
-                            float *out) {
-    enum { VECTORS_MAX = 32 };
-    __mmask16 wanted[VECTORS_MAX] = {0};
-    if (dim % 16 != 0 || dim > 16 * VECTORS_MAX) return 0;
-    for (size_t c = 0; c < channel_count; c++) {
-        if (c > 0 && channels[c] <= channels[c - 1]) return 0;
-        wanted[channels[c] / 16] |= (__mmask16)(1u << channels[c] % 16);
+// Sixteen channels of a row, or fewer, which rise: where they lie in pairs of vectors from the one of the first on.
+typedef struct {
+    __m512i index;
+    __mmask16 wanted;
+    size_t first, pairs;
+} kv_pick;
+
+enum { PICK_DIM_MAX = 512, PICKS_MAX = PICK_DIM_MAX / 16 + 1 };
+
+static size_t make_picks(const uint16_t *channels, size_t count, kv_pick *picks) {
+    size_t made = 0;
+    for (size_t c = 0; c < count; c += 16, made++) {
+        size_t width = count - c < 16 ? count - c : 16, first = channels[c] / 16u * 16u;
+        uint32_t index[16] = {0};
+        for (size_t i = 0; i < width; i++) index[i] = channels[c + i] - (uint32_t)first;
+        picks[made] = (kv_pick){.index = _mm512_loadu_si512(index), .wanted = (__mmask16)((1u << width) - 1), .first = first,
+                                .pairs = index[width - 1] / 32 + 1};
     }
-    size_t safe = channel_count >= 16 && count > 0 ? count - 1 : 0;
-    for (size_t i = 0; i < safe; i++) {
-        float *to = out + i * channel_count;
-        for (size_t v = 0; v < dim / 16; v++) {
-            _mm512_storeu_ps(to, _mm512_maskz_compress_ps(wanted[v], _mm512_loadu_ps(rows + i * dim + 16 * v)));
-            to += __builtin_popcount(wanted[v]);
+    return made;
+}
+
+// The pick's channels among those in the pair of vectors at `channel`; a vector past the row is taken for the one before.
+ALWAYS __m512 pick_pair(const float *row, size_t dim, size_t channel, __m512i index) {
+    return _mm512_permutex2var_ps(_mm512_loadu_ps(row + channel), index,
+                                  _mm512_loadu_ps(row + (channel + 16 < dim ? channel + 16 : channel)));
+}
+
+static void pick_rows(const float *rows, size_t count, size_t dim, const kv_pick *picks, size_t pick_count, size_t width, float *out) {
+    for (size_t p = 0; p < pick_count; p++) {
+        kv_pick pick = picks[p];
+        __mmask16 in_second = _mm512_cmpge_epi32_mask(pick.index, _mm512_set1_epi32(32));
+        for (size_t i = 0; i < count; i++) {
+            const float *row = rows + i * dim;
+            __m512 values = pick_pair(row, dim, pick.first, pick.index);
+            if (pick.pairs > 1) values = _mm512_mask_mov_ps(values, in_second, pick_pair(row, dim, pick.first + 32, pick.index));
+            for (size_t pair = 2; pair < pick.pairs; pair++) {
+                __mmask16 is_in = _mm512_cmpge_epi32_mask(pick.index, _mm512_set1_epi32((int)(32 * pair)));
+                values = _mm512_mask_mov_ps(values, is_in, pick_pair(row, dim, pick.first + 32 * pair, pick.index));
+            }
+            _mm512_mask_storeu_ps(out + i * width + 16 * p, pick.wanted, values);
         }
     }
-    return safe;
 }
 #endif
 
-static void gather_channels(const float *rows, size_t count, size_t dim, const uint16_t *channels, size_t channel_count,
-                            float *out) {
-    size_t done = 0;
+static void split_channels(const float *rows, size_t count, size_t dim, const uint16_t *chosen, size_t chosen_count, float *out,
+                           const uint16_t *rest, float *rest_out) {
+    size_t rest_count = dim - chosen_count;
 #ifdef KV_HAS_AVX512
-    done = compress_rows(rows, count, dim, channels, channel_count, out);
+    if (dim % 16 == 0 && dim <= PICK_DIM_MAX) {
+        enum { ROWS = 32 }; // stay in the L1 cache while they are picked from
+        kv_pick picks[PICKS_MAX], rest_picks[PICKS_MAX];
+        size_t picked = make_picks(chosen, chosen_count, picks), rest_picked = make_picks(rest, rest_count, rest_picks);
+        for (size_t i = 0; i < count; i += ROWS) {
+            size_t some = count - i < ROWS ? count - i : ROWS;
+            pick_rows(rows + i * dim, some, dim, picks, picked, chosen_count, out + i * chosen_count);
+            pick_rows(rows + i * dim, some, dim, rest_picks, rest_picked, rest_count, rest_out + i * rest_count);
+        }
+        return;
+    }
 #endif
-    for (size_t i = done; i < count; i++) {
-        for (size_t c = 0; c < channel_count; c++) out[i * channel_count + c] = rows[i * dim + channels[c]];
+    for (size_t i = 0; i < count; i++) {
+        for (size_t c = 0; c < chosen_count; c++) out[i * chosen_count + c] = rows[i * dim + chosen[c]];
+        for (size_t c = 0; c < rest_count; c++) rest_out[i * rest_count + c] = rows[i * dim + rest[c]];
     }
 }
 

@@ -14,6 +14,7 @@
 #include "scales.h"
 #include "quantize.h"
 #include "statistics.h"
+#include "loading.h"
 #include "transpose.h"
 
 const kv_loops KV_BUILD = {
@@ -41,7 +42,9 @@ const kv_loops KV_BUILD = {
     .dequantize_rotated16 = dequantize_rotated16,
     .store_rotated16 = store_rotated16,
     .flag_unsafe = flag_unsafe,
-    .gather_channels = gather_channels,
+    .load_safe = load_safe,
+    .load_keys = load_keys,
+    .split_channels = split_channels,
     .column_ranges = column_ranges,
     .column_variances = column_variances,
     .count_outliers = count_outliers,

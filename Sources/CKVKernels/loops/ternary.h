@@ -21,37 +21,47 @@ ALWAYS void sum_tile(kv_group g, size_t width, float *restrict sum, float *restr
     memcpy(squares, energies, sizeof energies);
 }
 
+// What a value that is coded as 2, or as 0, does to a word of four codes 1: the last byte are the codes, the first two count them.
+enum { UP = 1 << 16, DOWN = 1 << 24, ALL_ONES = 0x55 };
+
+// The code of one row, which begins at `shift`.
+ALWAYS void code_ternary_row(const kv_f16 x[VECTORS], const kv_f16 limit[VECTORS], int shift, kv_f16 beyond[VECTORS],
+                             kv_i16 words[VECTORS]) {
+    EACH_VECTOR {
+        kv_which is_top = is_above(x[v], limit[v]), is_bottom = is_below(x[v], -limit[v]);
+        beyond[v] = less_where(is_bottom, sum_where(is_top, beyond[v], x[v]), x[v]);
+        words[v] = add_where(is_top, words[v], (kv_i16){0} + (UP + (1 << shift)));
+        words[v] = add_where(is_bottom, words[v], (kv_i16){0} + (DOWN - (1 << shift)));
+    }
+}
+
 // Codes of a tile, four rows to a byte, and the mean magnitude of the values whose codes are not zero.
 ALWAYS void code_ternary(kv_group g, size_t width, kv_ternary_tile *restrict tile, float *restrict centroid,
                          uint8_t *restrict packed) {
-    kv_f16 limit[VECTORS], beyond[VECTORS] = {0};
-    kv_i16 count[VECTORS] = {0}, excess[VECTORS] = {0};
+    kv_f16 limit[VECTORS], beyond[VECTORS] = {0}, x[VECTORS];
+    kv_i16 ups[VECTORS] = {0}, downs[VECTORS] = {0};
     memcpy(limit, tile->limit, sizeof limit);
     for (size_t row = 0; row < g.rows; row += 4, packed += g.stride) {
-        size_t rows = g.rows - row < 4 ? g.rows - row : 4;
-        kv_i16 bytes[VECTORS] = {0};
-        for (size_t i = 0; i < rows; i++) {
-            kv_f16 x[VECTORS] = {0};
-            memcpy(x, g.x + (row + i) * g.stride, width * sizeof(float));
-            EACH_VECTOR {
-                kv_f16 size = magnitude16(x[v]);
-                kv_i16 is_beyond = size > limit[v], level = is_beyond & ((kv_i16)x[v] >> 31 | 1);
-                beyond[v] += (kv_f16)((kv_i16)size & is_beyond);
-                count[v] -= is_beyond;
-                excess[v] += level;
-                bytes[v] |= (level + 1) << (int32_t)(2 * i);
-            }
+        kv_i16 words[VECTORS];
+        int rows = g.rows - row < 4 ? (int)(g.rows - row) : 4;
+        EACH_VECTOR words[v] = (kv_i16){0} + (ALL_ONES & ((1 << 2 * rows) - 1));
+        for (int i = 0; i < rows; i++) {
+            load_row(g, width, row + (size_t)i, x);
+            code_ternary_row(x, limit, 2 * i, beyond, words);
         }
-        kv_b16 narrow[VECTORS];
-        EACH_VECTOR narrow[v] = __builtin_convertvector(bytes[v], kv_b16);
-        memcpy(packed, narrow, width);
+        EACH_VECTOR {
+            ups[v] += words[v] >> 16 & 0xFF;
+            downs[v] += words[v] >> 24 & 0xFF;
+        }
+        put_bytes(words, width, packed);
     }
     EACH_VECTOR {
-        kv_f16 counts = __builtin_convertvector(count[v], kv_f16), excesses = __builtin_convertvector(excess[v], kv_f16);
-        // the count is 0 where the sum is
-        kv_f16 mean = beyond[v] / (kv_f16)((kv_i16)counts | ((count[v] == 0) & 0x3F800000));
+        kv_f16 count = __builtin_convertvector(ups[v] + downs[v], kv_f16), one = (kv_f16){0} + 1;
+        kv_f16 excess = __builtin_convertvector(ups[v] - downs[v], kv_f16);
+        // the sum is 0 where the count is
+        kv_f16 mean = beyond[v] / greatest16(count, one);
         memcpy(centroid + 16 * v, &mean, sizeof mean);
-        memcpy(tile->excess + 16 * v, &excesses, sizeof excesses);
+        memcpy(tile->excess + 16 * v, &excess, sizeof excess);
     }
 }
 
@@ -78,23 +88,22 @@ ALWAYS void measure_ternary(kv_quantizing *s, kv_group g, size_t width, kv_terna
 // it is, the first row by the greatest number, so the distances are a little off. `error` becomes what is lost without any move.
 ALWAYS void find_moves(kv_group g, size_t width, const float *step, const float *direction, const float *limits, int32_t row_bits,
                        int32_t moves[restrict 3][TILE], float *restrict error) {
-    kv_f16 limit[VECTORS], lost[VECTORS] = {0};
-    kv_i16 size[VECTORS], turn[VECTORS], best[3][VECTORS];
+    kv_f16 limit[VECTORS], size[VECTORS], lost[VECTORS] = {0}, x[VECTORS];
+    kv_i16 turn[VECTORS], best[3][VECTORS];
     memcpy(size, step, sizeof size);
     memcpy(limit, limits, sizeof limit);
     memcpy(turn, direction, sizeof turn);
     EACH_VECTOR turn[v] &= INT32_MIN;
     for (int k = 0; k < 3; k++) EACH_VECTOR best[k][v] = (kv_i16){0} - 1;
     for (size_t r = 0; r < g.rows; r++) {
-        kv_i16 x[VECTORS] = {0};
-        memcpy(x, g.x + r * g.stride, width * sizeof(float));
+        load_row(g, width, r, x);
         EACH_VECTOR {
-            kv_f16 along = (kv_f16)(x[v] ^ turn[v]);
-            kv_i16 is_top = along > limit[v], is_bottom = along < -limit[v];
-            kv_f16 difference = along + (kv_f16)(size[v] & is_bottom) - (kv_f16)(size[v] & is_top);
+            kv_f16 along = (kv_f16)((kv_i16)x[v] ^ turn[v]);
+            kv_which is_top = is_above(along, limit[v]), is_bottom = is_below(along, -limit[v]);
+            kv_f16 difference = less_where(is_top, along + only_where(is_bottom, size[v]), size[v]);
             lost[v] += difference * difference;
             // Distances that are not negative are ordered as their bits are.
-            kv_i16 distance = (kv_i16)difference | (is_top & INT32_MIN);
+            kv_i16 distance = or_where(is_top, (kv_i16)difference, (kv_i16){0} + INT32_MIN);
             distance = (distance & ~row_bits) | (row_bits - (int32_t)r);
             kv_i16 second = __builtin_elementwise_min(distance, best[0][v]);
             best[0][v] = __builtin_elementwise_max(distance, best[0][v]);
@@ -104,6 +113,22 @@ ALWAYS void find_moves(kv_group g, size_t width, const float *step, const float 
     }
     memcpy(moves, best, sizeof best);
     memcpy(error, lost, sizeof lost);
+}
+
+typedef struct {
+    uint8_t byte[TILE];
+} kv_tile_bytes;
+
+// Adds three changes to the bytes that they are for. All bytes are gone through: to reach one in each column takes longer.
+ALWAYS void move_codes(kv_group g, size_t width, const kv_tile_bytes at[3], const kv_tile_bytes change[3], uint8_t *restrict packed) {
+    for (size_t row = 0; 4 * row < g.rows; row++) {
+        uint8_t *restrict bytes = packed + row * g.stride;
+        for (size_t c = 0; c < width; c++) {
+            uint8_t byte = bytes[c];
+            for (int k = 0; k < 3; k++) byte = (uint8_t)(byte + (at[k].byte[c] == (uint8_t)row ? change[k].byte[c] : 0));
+            bytes[c] = byte;
+        }
+    }
 }
 
 // Attention averages values over many tokens, so an error shared by a group's tokens hurts more than errors that cancel. Up to
@@ -124,22 +149,20 @@ ALWAYS void balance_ternary(const kv_quantizing *s, kv_group g, size_t width, co
     }
     int32_t moves[3][TILE];
     find_moves(g, width, step, direction, tile->limit, row_bits, moves, error);
+    kv_tile_bytes change[3], at[3];
     for (int k = 0; k < 3; k++) {
-        int32_t move[TILE], row[TILE];
         TILE_COLUMNS {
             int32_t bits = moves[k][c];
-            float best = float_of_bits((uint32_t)bits), moved = left[c] - step[c], change = step[c] * (step[c] - 2 * best);
-            int pays = (bits >= 0) & (left[c] > 0) & (weight > 0) & (change + weight * (moved * moved - left[c] * left[c]) < 0);
-            row[c] = pays ? row_bits - (bits & row_bits) : 0;
-            move[c] = (pays ? (int32_t)direction[c] : 0) * (1 << 2 * (row[c] & 3));
-            error[c] += pays ? change : 0;
+            float best = float_of_bits((uint32_t)bits), moved = left[c] - step[c], gain = step[c] * (step[c] - 2 * best);
+            int pays = (bits >= 0) & (left[c] > 0) & (weight > 0) & (gain + weight * (moved * moved - left[c] * left[c]) < 0);
+            int32_t row = pays ? row_bits - (bits & row_bits) : 0;
+            change[k].byte[c] = (uint8_t)((pays ? (int32_t)direction[c] : 0) * (1 << 2 * (row & 3)));
+            at[k].byte[c] = (uint8_t)(row / 4);
+            error[c] += pays ? gain : 0;
             left[c] = pays ? moved : 0;
         }
-        for (size_t c = 0; c < width; c++) {
-            uint8_t *byte = packed + (size_t)(row[c] / 4) * g.stride + c;
-            *byte = (uint8_t)(*byte + move[c]);
-        }
     }
+    move_codes(g, width, (const kv_tile_bytes *)at, (const kv_tile_bytes *)change, packed);
 }
 
 // Brings what is measured of a tile to its scale codes, which are chosen by now.
@@ -153,6 +176,3 @@ ALWAYS void finish_ternary(kv_quantizing *s, kv_group g, size_t width, const kv_
     double *restrict total = s->error + g.first;
     for (size_t c = 0; c < width; c++) total[c] += error[c];
 }
-
-#undef EACH_VECTOR
-#undef TILE_COLUMNS
