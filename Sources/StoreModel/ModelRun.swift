@@ -27,6 +27,8 @@ package final class ModelRun {
     private let actors: [any ModelActor]
     private var contents: [SequenceName: Content] = [:]
     private var writers: [Int: OpenWriter] = [:]
+    /// Whether a writer went without ending what it wrote. That may be matched, and goes some time, also from under who goes on from it.
+    private var hasAbandoned = false
     /// What somebody has left a writer of, at any time.
     private var begun: Set<SequenceName> = []
     private var hasQuota = false
@@ -78,6 +80,7 @@ package final class ModelRun {
             let reply = try actors[actor].perform(.remove(name))
             // what is being written goes with its name, also where there is nothing else of it
             if contents[name] != nil || reply != .done || !begun.contains(name) { try expectingFound(name, reply) }
+            if begun.contains(name) { hasAbandoned = true }
             change(name, to: nil)
         case .pin, .unpin:
             let isPinned = step.verb == .pin
@@ -103,10 +106,11 @@ package final class ModelRun {
             for index in writers.keys where writers[index]?.name.tenant == ModelKeys.tenant { writers[index]?.isContested = true }
         case .reopen:
             try actors[actor].restart(isKilled: step.amount % 2 == 0)
-            writers[actor] = nil
+            if writers.removeValue(forKey: actor) != nil { hasAbandoned = true }
             try expectDone(try actors[actor].perform(.unlock(key)))
         case .verify: try expectDone(try actors[actor].perform(.verify))
         }
+        if hasAbandoned { for index in writers.keys { writers[index]?.mayLackPages = true } }
         try check(name, by: (actor + 1) % actors.count)
     }
 
@@ -159,6 +163,7 @@ package final class ModelRun {
                 || (writer.mayLackPages || hasQuota)
                     && ["conflict", "page-unavailable", "quota-exceeded", "not-found"].contains(code)
             if !isFair { try expectDone(reply) }
+            hasAbandoned = true
         default: try expectDone(reply)
         }
     }
