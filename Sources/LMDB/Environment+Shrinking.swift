@@ -102,7 +102,7 @@ extension Environment {
     private func makeSuccessor(
         of file: EnvironmentFile, in folder: GenerationFolder, _ build: (EnvironmentFile, String) throws -> Void
     ) throws -> (before: Int, after: Int) {
-        try folder.removeAll(but: file.generation)
+        try folder.removeObsolete(beside: file.generation)
         let name = file.successorName
         let lockName = name + FileGenerations.lockSuffix
         let unfinishedName = name + FileGenerations.unfinishedSuffix
@@ -126,7 +126,7 @@ extension Environment {
         // From here on the successor is the current file. Where its name may not be durable, the former file stays.
         try folder.synchronize()
         FaultPoint.reached("successor durable")
-        try folder.removeAll(but: file.generation + 1)
+        try folder.removePredecessors(of: file.generation + 1)
         FaultPoint.reached("predecessors removed")
         return (before, after)
     }

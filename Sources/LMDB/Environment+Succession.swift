@@ -110,7 +110,7 @@ extension Environment {
         // What is acknowledged from now on must not go with a name that the device has yet to hear of.
         if file.generation > 1 { try folder.synchronize() }
         // They are of no use, and no harm is done if they stay.
-        try? folder.removeAll(but: file.generation)
+        try? folder.removeObsolete(beside: file.generation)
         file.isSettled = true
     }
 }

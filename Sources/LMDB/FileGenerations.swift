@@ -47,6 +47,28 @@ public struct FileGenerations: Hashable, Sendable {
     /// Whether a file of this name belongs to the environment: a generation, its lock file, or a copy that was not completed.
     public func owns(_ name: String) -> Bool { companion(name) != nil }
 
+    /// What whoever has put `current` in its predecessor's place may remove: all that is older. Others may have followed, and be at work on
+    /// what comes after it, or have that in use.
+    ///
+    /// Older generations come first, and a file before its lock file: one that sleeps in an old file sees by the file after it that it is
+    /// old.
+    package func predecessors(of current: Int, among names: [String]) -> [String] {
+        names.compactMap { name in companion(name).map { (generation: $0, name: name) } }
+            .filter { $0.generation < current }
+            .sorted { ($0.generation, $0.name) < ($1.generation, $1.name) }.map(\.name)
+    }
+
+    /// What whoever has the write lock of `current`, which has no successor, may remove: its predecessors, and what somebody has begun of a
+    /// copy and not completed.
+    package func obsolete(beside current: Int, among names: [String]) -> [String] {
+        let unfinished = names.filter { name in
+            guard let generation = companion(name) else { return false }
+            return generation > current && self.generation(of: name) == nil
+                || generation == current && name.contains(Self.unfinishedSuffix)
+        }
+        return predecessors(of: current, among: names) + unfinished.sorted()
+    }
+
     /// The generation that a file belongs to; nil for one that is none of the environment's.
     func companion(_ name: String) -> Int? {
         var name = name

@@ -93,18 +93,14 @@ final class GenerationFolder: Sendable {
         }
     }
 
-    /// Removes what does not belong to the current generation: its predecessors, and the copy that somebody did not complete. The
-    /// caller has the current generation's write lock, so nobody is at work on a copy.
-    ///
-    /// Older generations go first: one that sleeps in an old file sees by the file after it that it is old.
-    func removeAll(but current: Int) throws {
-        let others = try list().compactMap { name in names.companion(name).map { (generation: $0, name: name) } }
-            .filter { $0.generation != current || $0.name.contains(FileGenerations.unfinishedSuffix) }
-        // the file before its lock file
-        for other in others.sorted(by: { ($0.generation, $0.name) < ($1.generation, $1.name) }) {
-            if names.generation(of: other.name).map({ $0 > current }) ?? false { continue }
-            try remove(other.name)
-        }
+    /// The caller has the current generation's write lock, so nobody is at work on a copy.
+    func removeObsolete(beside current: Int) throws {
+        for name in names.obsolete(beside: current, among: try list()) { try remove(name) }
+    }
+
+    /// The caller has made `current` the current generation, and need not have its write lock.
+    func removePredecessors(of current: Int) throws {
+        for name in names.predecessors(of: current, among: try list()) { try remove(name) }
     }
 
     /// Makes the names in the folder durable.

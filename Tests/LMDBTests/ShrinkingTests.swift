@@ -476,6 +476,23 @@ struct ShrinkingTests {
         try expectContent(environment, database)
     }
 
+    @Test("Who has made a successor removes nothing of those that came after it meanwhile")
+    func obsoleteNames() {
+        let names = FileGenerations(first: "data.mdb")
+        let files = [
+            "data.mdb", "data.mdb-lock", "data.2.mdb", "data.2.mdb-lock", "data.3.mdb", "data.3.mdb-lock", "data.3.mdb-new",
+            "data.4.mdb-new", "data.4.mdb-new-lock", "data.4.mdb-lock", "other.mdb", "data.2.mdb-new",
+        ]
+        let old = ["data.mdb", "data.mdb-lock", "data.2.mdb", "data.2.mdb-lock", "data.2.mdb-new"]
+        #expect(names.predecessors(of: 3, among: files) == old)
+        #expect(names.predecessors(of: 1, among: files).isEmpty)
+        // with the write lock nobody else can be at work
+        let begun = ["data.3.mdb-new", "data.4.mdb-lock", "data.4.mdb-new", "data.4.mdb-new-lock"]
+        #expect(names.obsolete(beside: 3, among: files) == old + begun)
+        // a generation that is there is never removed, whatever its number
+        #expect(!names.obsolete(beside: 2, among: files).contains("data.3.mdb"))
+    }
+
     @Test("The names of generations are told from all others")
     func generationNames() {
         for first in ["index.mdb", "data", ".hidden", "a.b.c", "é.mdb"] {

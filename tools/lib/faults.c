@@ -1,8 +1,8 @@
 /* Fails one call on the files of one folder: preloaded into a process by `reelkv-crash faults`.
  *
  * REELKV_FAULT_FOLDER   whose files; the folder's own name changes too
- * REELKV_FAULT_CALL     which call fails, counted from 1: writes, flushes, changes of length, renamings, removals, and files made
- * REELKV_FAULT_ERRNO    with what; 0 for a write that takes only half
+ * REELKV_FAULT_CALL     which call fails, counted from 1: reads, writes, flushes, changes of length, renamings, removals, and files made
+ * REELKV_FAULT_ERRNO    with what; 0 for a read or write of only half. Reads fail with EIO or come to half, and are not counted for others
  * REELKV_FAULT_FIRED    a file that is made when the call has failed, with the call's name
  */
 #define _GNU_SOURCE
@@ -31,6 +31,29 @@ static int fails(const char *name) {
 }
 
 static int is_short(void) { return atoi(setting("REELKV_FAULT_ERRNO")) == 0; }
+
+static int read_fails(int file, const char *name) {
+    int with = atoi(setting("REELKV_FAULT_ERRNO"));
+    return (with == EIO || with == 0) && is_of_folder(file) && fails(name);
+}
+
+ssize_t read(int file, void *bytes, size_t count) {
+    if (read_fails(file, "read")) {
+        if (!is_short()) return -1;
+        count = (count + 1) / 2;
+    }
+    return NEXT(read)(file, bytes, count);
+}
+
+ssize_t pread(int file, void *bytes, size_t count, off_t offset) {
+    if (read_fails(file, "pread")) {
+        if (!is_short()) return -1;
+        count = (count + 1) / 2;
+    }
+    return NEXT(pread)(file, bytes, count, offset);
+}
+
+ssize_t pread64(int file, void *bytes, size_t count, off_t offset) { return pread(file, bytes, count, offset); }
 
 ssize_t pwrite(int file, const void *bytes, size_t count, off_t offset) {
     if (is_of_folder(file) && fails("pwrite")) {
