@@ -58,7 +58,7 @@ final class CSession {
 
     /// A status is one that the header names, and a failure has a sentence.
     func check(_ status: reelkv_status, _ what: StaticString) throws {
-        try require((0...17).contains(status), "\(what): status \(status)")
+        try require((0...20).contains(status) && Int(status) != REELKV_INTERNAL, "\(what): status \(status)")
         guard status != 0 else { return }
         try require(reelkv_last_error().map { $0.pointee != 0 } ?? false, "\(what) failed without a word")
     }
@@ -93,7 +93,7 @@ final class CSession {
 
     func withTenant(_ body: (UnsafePointer<CChar>?) throws -> Void) rethrows {
         if input.flag() { return try body(nil) }
-        try withName(["default", "acme", ""], body)
+        try withName(["default", "acme", "sealed", ""], body)
     }
 
     func withModel(_ body: (UnsafePointer<CChar>?) throws -> Void) rethrows {

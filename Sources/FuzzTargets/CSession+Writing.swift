@@ -135,7 +135,33 @@ extension CSession {
             try withSequence { sequence in
                 try withTenant { try check(reelkv_set_pinned(store, sequence, $0, pins), "set_pinned") }
             }
+        case 6...7: try callTenants()
         default: try callSpace()
+        }
+    }
+
+    /// One of a few keys, or anything; now and then NULL.
+    private func withKey(_ body: (UnsafePointer<UInt8>?) throws -> Void) rethrows {
+        let choice = input.number(in: 0...7)
+        if choice == 0 { return try body(nil) }
+        let count = Int(REELKV_KEY_BYTES)
+        let key = choice == 1 ? Array(input.bytes(count)) : Array(repeating: UInt8(choice & 1), count: count)
+        guard key.count == count else { return try body(nil) }
+        try key.withUnsafeBufferPointer { try body($0.baseAddress) }
+    }
+
+    private func callTenants() throws {
+        switch input.number(in: 0...7) {
+        case 0:
+            var json: UnsafeMutablePointer<CChar>?
+            let status = reelkv_tenants_json(store, &json)
+            try takeText(json, status, "tenants_json")
+        case 1: try check(reelkv_reseal(store), "reseal")
+        case 2...3:
+            try withTenant { tenant in try withKey { try check(reelkv_tenant_create(store, tenant, $0), "tenant_create") } }
+        case 4...5:
+            try withTenant { tenant in try withKey { try check(reelkv_tenant_unlock(store, tenant, $0), "tenant_unlock") } }
+        default: try withTenant { tenant in try withKey { try check(reelkv_tenant_rekey(store, tenant, $0), "tenant_rekey") } }
         }
     }
 

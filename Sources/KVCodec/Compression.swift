@@ -16,12 +16,14 @@ final class Compressor {
         self.context = context
         let parameters: [(ZSTD_cParameter, Int32)] = [
             (ZSTD_c_compressionLevel, 1), (ZSTD_c_strategy, Int32(ZSTD_fast.rawValue)), (ZSTD_c_minMatch, 7),
-            (ZSTD_c_windowLog, 17), (ZSTD_c_hashLog, 12), (ZSTD_c_targetLength, 16), (ZSTD_c_experimentalParam5, 1),
-            (ZSTD_c_contentSizeFlag, 0), (ZSTD_c_checksumFlag, 0), (ZSTD_c_dictIDFlag, 0),
+            (ZSTD_c_windowLog, 17), (ZSTD_c_hashLog, 12), (ZSTD_c_targetLength, 16), (ZSTD_c_contentSizeFlag, 0),
+            (ZSTD_c_checksumFlag, 0), (ZSTD_c_dictIDFlag, 0),
         ]
         for (parameter, value) in parameters where ZSTD_isError(ZSTD_CCtx_setParameter(context, parameter, value)) != 0 {
             throw CodecError(.invalidArgument, "this zstd library refuses parameter \(parameter.rawValue)")
         }
+        // Another version may know it by another number; frames are larger then.
+        _ = ZSTD_CCtx_setParameter(context, ZSTD_c_experimentalParam5, 1)
     }
 
     deinit {

@@ -103,9 +103,9 @@ struct PageCheck {
                 continue
             }
             let hash = index.nodes.hash(place.node)
-            guard let (message, location) = checkFollowing(hash, profile: place.profile, decoding: decoding) else { continue }
-            index.problem(.page, hash.hex, message)
-            damaged.append(Damaged(hash: hash, location: location))
+            guard let (finding, location) = checkFollowing(hash, profile: place.profile, decoding: decoding) else { continue }
+            index.problem(.page, hash.hex, finding.message)
+            if finding.isDamage { damaged.append(Damaged(hash: hash, location: location)) }
         }
         progress?(places.count, places.count)
     }
@@ -114,8 +114,8 @@ struct PageCheck {
     /// the index was read: it counts as what it is now.
     private mutating func checkFollowing(
         _ hash: Digest, profile: UInt16, decoding: Bool
-    ) -> (message: String, location: VolumeSet.Location)? {
-        var found: (message: String, location: VolumeSet.Location)?
+    ) -> (finding: Finding, location: VolumeSet.Location)? {
+        var found: (finding: Finding, location: VolumeSet.Location)?
         while true {
             guard let node = try? store.read({ try store.index.node(hash, in: $0) }) else {
                 skipped += 1
@@ -125,12 +125,12 @@ struct PageCheck {
                 return nil
             }
             if let found, found.location == encoding.location { return found }
-            guard let message = fault(of: node, hash, encoding, decoding: decoding) else { return nil }
-            found = (message, encoding.location)
+            guard let finding = fault(of: node, hash, encoding, decoding: decoding) else { return nil }
+            found = (finding, encoding.location)
         }
     }
 
-    private mutating func fault(of node: Node, _ hash: Digest, _ encoding: EncodingRecord, decoding: Bool) -> String? {
+    private mutating func fault(of node: Node, _ hash: Digest, _ encoding: EncodingRecord, decoding: Bool) -> Finding? {
         do {
             let fingerprint = index.models[node.record.modelId]?.spec.fingerprint
             let found: Void? = try store.volumes.volume(encoding.volumeId).withImage(encoding.pageId) { bytes in
@@ -157,13 +157,33 @@ struct PageCheck {
                     if decoding { try checker.decode(image) }
                 }
             }
-            return found == nil ? "is not in volume \(VolumeSet.fileName(of: encoding.volumeId))" : nil
+            return found == nil
+                ? Finding(message: "is not in volume \(VolumeSet.fileName(of: encoding.volumeId))", isDamage: true) : nil
         } catch let error as StoreError where error.code == .keyRequired {
             // its checksums are right, and it is sealed as the index says: with a key that its tenant was given since the index was read
             index.report.lockedNodes += 1
             return nil
         } catch {
-            return "\(error)"
+            return Finding(error)
+        }
+    }
+
+    /// What is wrong with a page.
+    fileprivate struct Finding {
+        var message: String
+        /// Whether it is the page's own fault, and not that the system fails or a newer version is needed: that may be gone the next time.
+        var isDamage: Bool
+    }
+}
+
+extension PageCheck.Finding {
+    fileprivate init(_ error: any Error) {
+        message = "\(error)"
+        switch error {
+        case let error as StoreError: isDamage = error.code == .damaged || error.code == .pageUnavailable
+        case let error as CodecError: isDamage = error.code == .damaged || error.code == .notAPage
+        case let error as LMDBError: isDamage = [.damaged, .notAStore].contains(StoreError(error).code)
+        default: isDamage = false
         }
     }
 }

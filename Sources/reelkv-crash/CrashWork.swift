@@ -107,6 +107,7 @@ struct CrashWork {
         case .scrub: try scrub()
         case .rekey: try rekey()
         case .tenants: try changeTenants()
+        case .models: try changeModels()
         case .reopen: try reopen()
         case .clock: setClock()
         case .demote:
@@ -168,6 +169,19 @@ struct CrashWork {
             try store.removeTenant(named: name)
         } else {
             try store.createTenant(named: name, key: pick(2) == 0 ? try ModelKeys.key(0) : nil)
+        }
+    }
+
+    /// A model that nothing is stored of comes or goes.
+    private mutating func changeModels() throws {
+        let name = "m\(pick(3))"
+        if try store.models().contains(where: { $0.name == name }) {
+            try store.removeModel(named: name)
+        } else {
+            var model = PredictableCache.model
+            model.name = name
+            model.fingerprint = Digest(hex: String(repeating: String(name.suffix(1)), count: 64)) ?? .zero
+            try store.addModel(model)
         }
     }
 

@@ -6,7 +6,7 @@ enum WorkVerb: String, CaseIterable, ExpressibleByArgument {
     case read, statistics
     case compactStep = "compact-step"
     case compact, sync, verify, repair, scrub
-    case rekey, tenants, reopen, clock
+    case rekey, tenants, models, reopen, clock
     case demote, quota, evict
 
     /// Whether what nobody has pinned may be gone after it.

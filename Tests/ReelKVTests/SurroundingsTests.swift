@@ -183,18 +183,42 @@ struct SurroundingsTests {
                 {
                     guard depth > 10, access(ready, F_OK) != 0 else { throw error }
                     try writeFile(ready, with: [1])
-                    for _ in 0..<6000 where access(done, F_OK) != 0 { usleep(10_000) }
+                    for _ in 0..<30_000 where access(done, F_OK) != 0 { usleep(10_000) }
                 }
             }
             try hold(0)
         }
-        for _ in 0..<6000 where access(ready, F_OK) != 0 { usleep(10_000) }
+        for _ in 0..<30_000 where access(ready, F_OK) != 0 { try await Task.sleep(for: .milliseconds(10)) }
         #expect { _ = try Store(opening: path).prefix(of: .video("v0")) } throws: { "\($0)".contains("places for readers") }
         try writeFile(done, with: [1])
         _ = await other
         let store = try Store(opening: path)
         #expect(try whole(0..<1, in: store) == 1)
         try expectSound(store)
+    }
+
+    @Test("A volume that cannot be opened for want of file descriptors is no damage: nothing is quarantined")
+    func noFileDescriptors() async throws {
+        try fill(folder, 0..<2)
+        await #expect(processExitsWith: .success) { [path = path as String] in
+            let store = try Store(opening: path)
+            var limit = rlimit()
+            getrlimit(fileDescriptorLimit, &limit)
+            let before = limit
+            let next = dup(0)
+            close(next)
+            limit.rlim_cur = rlim_t(next)
+            try #require(setrlimit(fileDescriptorLimit, &limit) == 0)
+            let found = try? store.verify(depth: .tensors, quarantining: true)
+            #expect(found?.isSound != true)
+            let repaired = try? store.repair()
+            #expect(repaired?.found.problems.isEmpty != true)
+            limit = before
+            try #require(setrlimit(fileDescriptorLimit, &limit) == 0)
+            let report = try store.verify()
+            #expect(report.isSound && report.quarantined == 0)
+            #expect(try store.prefix(of: .video("v0")).tokenCount == 200)
+        }
     }
 
     #if os(Linux)
@@ -233,6 +257,12 @@ struct SurroundingsTests {
         }
     #endif
 }
+
+#if canImport(Glibc)
+    private let fileDescriptorLimit = __rlimit_resource_t(UInt32(RLIMIT_NOFILE.rawValue))
+#else
+    private let fileDescriptorLimit = RLIMIT_NOFILE
+#endif
 
 #if os(Linux)
     /// Bytes of address space that this process has mapped.
