@@ -222,7 +222,7 @@ extension StoreError {
         case .noSpace, .quotaExceeded: self.init(.noSpace, "\(error): free some space; nothing stored is lost")
         case .mapFull: self.init(.noSpace, "\(error)")
         case .readersFull:
-            self.init(.inputOutput, "\(error): other processes have all places for readers; end some of them, or try again later")
+            self.init(.inputOutput, "\(error): all places for readers are taken; end some reads, or try again later")
         case .readOnlyFileSystem: self.init(.readOnly, "\(error)")
         case .permissionDenied:
             self.init(.readOnly, "\(error): readers too must be allowed to write the lock files beside the store's files")
