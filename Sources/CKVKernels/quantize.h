@@ -27,7 +27,7 @@ typedef struct {
     float *extent;          // [groups][columns], the maxima of uniform groups
     float *unit;            // [columns]
     kv_ternary_tile *tiles; // [groups][tiles of columns]
-    float *work;            // [group][KV_QUANTIZE_TILE]
+    int16_t *work;          // [group][16]
     uint8_t *constant;    // [columns]: every group of the column holds one value throughout
     int anchor, steps;
     float table[256];     // the values of the scale codes

@@ -74,6 +74,18 @@ static void load_contiguous(int32_t element_type, const void *values, size_t cou
     else load_row16(values, count, element_type, out);
 }
 
+#if defined(KV_HAS_AVX) && !defined(KV_HAS_AVX512)
+// to_bfloat16 of eight values, in words.
+__attribute__((always_inline)) static inline __m256i words_of_bfloat16(const float *values) {
+    __m256 value = _mm256_loadu_ps(values);
+    __m256 is_nan = _mm256_cmp_ps(value, value, _CMP_UNORD_Q);
+    __m256i bits = _mm256_castps_si256(value), high = _mm256_srli_epi32(bits, 16), quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+    __m256i carry = _mm256_add_epi32(_mm256_and_si256(high, _mm256_set1_epi32(1)), _mm256_set1_epi32(0x7FFF));
+    __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, carry), 16);
+    return _mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(is_nan));
+}
+#endif
+
 // Inlined, so that where the count is a constant nothing is left of the loops.
 __attribute__((always_inline)) static inline void store_values16(const float *restrict row, size_t count, int32_t type,
                                                                  kv_u16 *restrict halves) {
@@ -96,6 +108,12 @@ __attribute__((always_inline)) static inline void store_values16(const float *re
                 _mm256_storeu_si256((__m256i *)(halves + c), (__m256i)_mm512_cvtneps_pbh(values));
                 c += 16;
             }
+        }
+#endif
+#if defined(KV_HAS_AVX) && !defined(KV_HAS_AVX512)
+        for (; c + 16 <= count; c += 16) {
+            __m256i words = _mm256_packus_epi32(words_of_bfloat16(row + c), words_of_bfloat16(row + c + 8));
+            _mm256_storeu_si256((__m256i *)(halves + c), _mm256_permute4x64_epi64(words, 0xD8));
         }
 #endif
         for (; c < count; c++) halves[c] = to_bfloat16(row[c]);

@@ -6,7 +6,7 @@
 #include "../quantize.h"
 #include "vectors.h"
 
-enum { Q = KV_QUANTIZE_BLOCK, TILE = KV_QUANTIZE_TILE };
+enum { Q = KV_QUANTIZE_BLOCK, TILE = KV_QUANTIZE_TILE, COLUMNS16 = 16 };
 
 // A group's values in a block of columns.
 typedef struct {
@@ -28,8 +28,8 @@ static void lay_out(kv_quantizing *s) {
     s->extent = s->mean + s->groups * n;
     s->unit = s->extent + s->groups * n;
     s->tiles = (kv_ternary_tile *)(s->unit + n);
-    s->work = (float *)(s->tiles + s->groups * ((n + TILE - 1) / TILE));
-    s->constant = (uint8_t *)(s->work + s->group * TILE);
+    s->work = (int16_t *)(s->tiles + s->groups * ((n + TILE - 1) / TILE));
+    s->constant = (uint8_t *)(s->work + s->group * COLUMNS16);
     memset(s->error, 0, 2 * n * sizeof(double));
 }
 
@@ -272,6 +272,15 @@ ALWAYS kv_i16 code_scales16(const kv_quantizing *s, kv_f16 scale) {
         else { size_t width = g.width; call; }                        \
     }
 
+// The same with sixteen columns.
+#define EACH_SIXTEEN(group, call)                                     \
+    for (size_t first = 0; first < s->columns; first += COLUMNS16) {  \
+        kv_group g = group_of(s, group, first);                       \
+        size_t at = (group) * s->columns + first;                     \
+        if (g.width >= COLUMNS16) { enum { width = COLUMNS16 }; call; } \
+        else { size_t width = g.width; call; }                        \
+    }
+
 // The same with tiles.
 #define EACH_TILE(group, call)                                        \
     for (size_t first = 0; first < s->columns; first += TILE) {       \
@@ -290,7 +299,7 @@ static void quantize_levels(kv_quantizing *s, uint8_t *scales, int32_t *means, u
     choose_anchor(s);
     fill_tables(s);
     for (size_t i = 0; i < s->groups; i++) {
-        if (searches_four(s)) EACH_TILE(i, search_four(s, g, width, s->scale + at, s->extent + at, s->mean + at, scales + at))
+        if (searches_four(s)) EACH_SIXTEEN(i, search_four(s, g, width, s->scale + at, s->extent + at, s->mean + at, scales + at))
         else EACH_BLOCK(i, search_block(s, g, width, s->scale + at, s->extent + at, s->mean + at, scales + at))
     }
     round_means(s, scales, means);
@@ -339,6 +348,7 @@ static void quantize(const kv_quantizer *quantizer, const float *values, size_t 
 
 #undef EACH_BLOCK
 #undef EACH_TILE
+#undef EACH_SIXTEEN
 #undef EACH_VECTOR
 #undef TILE_COLUMNS
 #undef COLUMNS

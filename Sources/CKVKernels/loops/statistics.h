@@ -82,6 +82,44 @@ static void pick_rows(const float *rows, size_t count, size_t dim, const kv_pick
         }
     }
 }
+#elif defined(KV_HAS_AVX)
+// How the channels of eight neighbours are moved to the front, those of one set and those of the other, and how many there are.
+typedef struct {
+    __m256i chosen, rest;
+    size_t chosen_count;
+} kv_parting;
+
+enum { PART_DIM_MAX = 512 };
+
+static void make_partings(const uint16_t *chosen, size_t count, size_t dim, kv_parting *partings) {
+    for (size_t first = 0, next = 0; first < dim; first += 8) {
+        uint32_t index[2][8] = {0};
+        size_t own = 0, others = 0;
+        for (size_t c = first; c < first + 8; c++) {
+            int is_chosen = next < count && chosen[next] == c;
+            if (is_chosen) next++, index[0][own++] = (uint32_t)(c - first);
+            else index[1][others++] = (uint32_t)(c - first);
+        }
+        partings[first / 8] = (kv_parting){.chosen = _mm256_loadu_si256((const __m256i *)index[0]),
+                                           .rest = _mm256_loadu_si256((const __m256i *)index[1]), .chosen_count = own};
+    }
+}
+
+// Each store is of eight values, of which those that do not count are overwritten by the next; so those of the last row reach into the
+// row behind it.
+static void part_rows(const float *rows, size_t count, size_t dim, const kv_parting *partings, size_t width, float *out, float *rest_out) {
+    for (size_t i = 0; i < count; i++) {
+        const float *row = rows + i * dim;
+        float *to = out + i * width, *rest_to = rest_out + i * (dim - width);
+        for (size_t p = 0; p < dim / 8; p++) {
+            __m256 values = _mm256_loadu_ps(row + 8 * p);
+            _mm256_storeu_ps(to, _mm256_permutevar8x32_ps(values, partings[p].chosen));
+            _mm256_storeu_ps(rest_to, _mm256_permutevar8x32_ps(values, partings[p].rest));
+            to += partings[p].chosen_count;
+            rest_to += 8 - partings[p].chosen_count;
+        }
+    }
+}
 #endif
 
 static void split_channels(const float *rows, size_t count, size_t dim, const uint16_t *chosen, size_t chosen_count, float *out,
@@ -100,7 +138,18 @@ static void split_channels(const float *rows, size_t count, size_t dim, const ui
         return;
     }
 #endif
-    for (size_t i = 0; i < count; i++) {
+    size_t parted = 0;
+#if defined(KV_HAS_AVX) && !defined(KV_HAS_AVX512)
+    // The last rows have no rows behind them.
+    size_t narrow = chosen_count < rest_count ? chosen_count : rest_count, behind = narrow > 0 ? (8 + narrow - 1) / narrow : count;
+    if (dim % 8 == 0 && dim <= PART_DIM_MAX && behind < count) {
+        kv_parting partings[PART_DIM_MAX / 8];
+        make_partings(chosen, chosen_count, dim, partings);
+        parted = count - behind;
+        part_rows(rows, parted, dim, partings, chosen_count, out, rest_out);
+    }
+#endif
+    for (size_t i = parted; i < count; i++) {
         for (size_t c = 0; c < chosen_count; c++) out[i * chosen_count + c] = rows[i * dim + chosen[c]];
         for (size_t c = 0; c < rest_count; c++) rest_out[i * rest_count + c] = rows[i * dim + rest[c]];
     }
