@@ -13,8 +13,10 @@ public struct Cursor<Key: KeyCodec, Value: ValueCodec>: ~Copyable {
     @usableFromInline var value = MDB_val()
 
     /// Whether the cursor is at an entry. It is not at first, after a move that found none, and after a deletion.
-    public internal(set) var isAtEntry = false
+    @inlinable public var isAtEntry: Bool { hasEntry }
+    @usableFromInline var hasEntry = false
 
+    @usableFromInline
     init(_ database: Database<Key, Value>, _ handle: TransactionHandle) throws {
         try database.checkEnvironment(handle)
         var cursor: OpaquePointer?
@@ -30,11 +32,13 @@ public struct Cursor<Key: KeyCodec, Value: ValueCodec>: ~Copyable {
     // MARK: - The entry
 
     /// The bytes of the key; none where the cursor is at no entry.
+    @inlinable
     public var rawKey: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: key.mv_data, count: isAtEntry ? key.mv_size : 0) }
 
     /// The bytes of the value; none where the cursor is at no entry.
     ///
     /// - Throws: ``LMDBError/Code/corrupted`` where the database is sealed and the checksum does not match.
+    @inlinable
     public var rawValue: UnsafeRawBufferPointer {
         get throws {
             guard isAtEntry else { return UnsafeRawBufferPointer(start: nil, count: 0) }
@@ -55,18 +59,22 @@ public struct Cursor<Key: KeyCodec, Value: ValueCodec>: ~Copyable {
 
     /// Moves to the first entry. Like every move it returns whether there is one.
     @discardableResult
+    @inlinable
     public mutating func moveToFirst() throws -> Bool { try move(MDB_FIRST) }
 
     /// Moves to the last entry.
     @discardableResult
+    @inlinable
     public mutating func moveToLast() throws -> Bool { try move(MDB_LAST) }
 
     /// Moves to the entry after this one; to the first from no entry; after a deletion, to the one that followed.
     @discardableResult
+    @inlinable
     public mutating func moveToNext() throws -> Bool { try move(MDB_NEXT) }
 
     /// Moves to the entry before this one; to the last from no entry.
     @discardableResult
+    @inlinable
     public mutating func moveToPrevious() throws -> Bool { try move(MDB_PREV) }
 
     /// Moves to the entry of exactly `rawKey`.
@@ -113,11 +121,11 @@ public struct Cursor<Key: KeyCodec, Value: ValueCodec>: ~Copyable {
         try Key.withBytes(of: key) { try move(toLastAtOrBefore: $0) }
     }
 
-    @usableFromInline
+    @inlinable
     mutating func move(_ operation: MDB_cursor_op) throws -> Bool {
         let result = mdb_cursor_get(pointer, &key, &value, operation)
-        isAtEntry = result == MDB_SUCCESS
-        if !isAtEntry && result != MDB_NOTFOUND { throw database.failure(result, "moving a cursor") }
+        hasEntry = result == MDB_SUCCESS
+        if !hasEntry && result != MDB_NOTFOUND { throw database.failure(result, "moving a cursor") }
         return isAtEntry
     }
 
@@ -132,12 +140,13 @@ public struct Cursor<Key: KeyCodec, Value: ValueCodec>: ~Copyable {
         guard isAtEntry else { throw database.failure(MDB_NOTFOUND, "deleting where no entry is") }
         let result = mdb_cursor_del(pointer, 0)
         guard result == MDB_SUCCESS else { throw writeState.pointee.note(database.failure(result, "deleting")) }
-        isAtEntry = false
+        hasEntry = false
     }
 }
 
 extension Database {
     /// Lends a cursor, at no entry to begin with.
+    @inlinable
     public func withCursor<R>(
         in transaction: borrowing some Transaction & ~Copyable, _ body: (inout Cursor<Key, Value>) throws -> R
     ) throws -> R {

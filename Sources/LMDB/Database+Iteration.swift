@@ -19,6 +19,7 @@ extension Database {
     }
 
     /// Like ``forEach(in:reversed:in:_:)``, with the bytes as they lie in the memory map. They are gone when `body` returns.
+    @inlinable
     public func forEachRaw(
         in range: KeyRange<Key>, reversed: Bool = false, in transaction: borrowing some Transaction & ~Copyable,
         _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) throws -> IterationStep
@@ -43,7 +44,8 @@ extension Database {
         }
     }
 
-    private func move(
+    @inlinable
+    func move(
         along range: KeyRange<Key>, reversed: Bool, in transaction: borrowing some Transaction & ~Copyable,
         _ body: (borrowing Cursor<Key, Value>) throws -> IterationStep
     ) throws {
@@ -158,6 +160,7 @@ extension Database {
 
 extension Cursor {
     /// Moves to the first entry that does not lie before the range. It may lie after it.
+    @usableFromInline
     mutating func moveToStart(of range: EncodedRange) throws {
         try range.lower.withUnsafeBytes { lower in
             guard !lower.isEmpty else { return _ = try moveToFirst() }
@@ -167,6 +170,7 @@ extension Cursor {
     }
 
     /// Moves to the last entry that does not lie after the range. It may lie before it.
+    @usableFromInline
     mutating func moveToEnd(of range: EncodedRange) throws {
         guard let upper = range.upper else { return _ = try moveToLast() }
         try upper.withUnsafeBytes { upper in

@@ -38,33 +38,41 @@ extension TokenSequence {
     /// Ids take 2, 3 or 4 bytes, as few as the run's greatest id allows: half the bytes to hash and keep for most vocabularies.
     private func appendText(_ range: Range<Int>, to bytes: inout [UInt8]) {
         ids.withUnsafeBufferPointer { ids in
-            var union: UInt32 = 0
-            for index in range { union |= UInt32(bitPattern: ids[index]) }
+            let ids = UnsafeBufferPointer(rebasing: ids[range])
+            let union = ids.reduce(UInt32(0)) { $0 | UInt32(bitPattern: $1) }
             let width = union < 1 << 16 ? 2 : union < 1 << 24 ? 3 : 4
             bytes.append(TokenTag.text)
             bytes.append(UInt8(width))
-            bytes.appendLittleEndian(UInt32(range.count))
-            let start = bytes.count
-            // a few bytes more, so that each id is stored as a whole word that the next one overwrites
-            let excess = 4 - width
-            bytes.append(contentsOf: repeatElement(0, count: range.count * width + excess))
-            bytes.withUnsafeMutableBytes { out in
-                guard var to = out.baseAddress.map({ $0 + start }), let from = ids.baseAddress else { return }
-                var index = range.lowerBound
-                let shift = UInt64(8 * width)
-                // Two ids make one word, whose rest the next id overwrites.
-                while width < 4, range.upperBound - index > 2 {
-                    let word = UInt64(UInt32(bitPattern: from[index])) | UInt64(UInt32(bitPattern: from[index + 1])) << shift
-                    to.storeBytes(of: word.littleEndian, as: UInt64.self)
-                    to += 2 * width
-                    index += 2
+            bytes.appendLittleEndian(UInt32(ids.count))
+            withUnsafeTemporaryAllocation(byteCount: ids.count * width, alignment: 8) { packed in
+                switch width {
+                case 2: Self.packPairs(ids, to: packed)
+                case 3: Self.packTriples(ids, to: packed)
+                default:
+                    for (index, id) in ids.enumerated() { packed.storeLittleEndian(id, at: 4 * index) }
                 }
-                for index in index..<range.upperBound {
-                    to.storeBytes(of: from[index].littleEndian, as: Int32.self)
-                    to += width
-                }
+                bytes.append(contentsOf: UnsafeRawBufferPointer(packed))
             }
-            bytes.removeLast(excess)
+        }
+    }
+
+    private static func packPairs(_ ids: UnsafeBufferPointer<Int32>, to packed: UnsafeMutableRawBufferPointer) {
+        for (index, id) in ids.enumerated() { packed.storeLittleEndian(UInt16(truncatingIfNeeded: id), at: 2 * index) }
+    }
+
+    /// Four ids to three words: one after the other takes several times as long, and a look-up does it for every page.
+    private static func packTriples(_ ids: UnsafeBufferPointer<Int32>, to packed: UnsafeMutableRawBufferPointer) {
+        var index = 0
+        while index + 4 <= ids.count {
+            let (a, b) = (UInt32(bitPattern: ids[index]), UInt32(bitPattern: ids[index + 1]))
+            let (c, d) = (UInt32(bitPattern: ids[index + 2]), UInt32(bitPattern: ids[index + 3]))
+            packed.storeLittleEndian(UInt64(a) | UInt64(b) << 24 | UInt64(c) << 48, at: 3 * index)
+            packed.storeLittleEndian(c >> 16 | d << 8, at: 3 * index + 8)
+            index += 4
+        }
+        for index in index..<ids.count {
+            packed.storeLittleEndian(UInt16(truncatingIfNeeded: ids[index]), at: 3 * index)
+            packed[3 * index + 2] = UInt8(truncatingIfNeeded: ids[index] >> 16)
         }
     }
 

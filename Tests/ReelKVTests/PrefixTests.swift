@@ -35,6 +35,25 @@ struct PrefixTests {
         try expectSound(store)
     }
 
+    /// Ids are kept in as few bytes as the greatest of a run needs, whatever their number.
+    @Test("Ids of every width come back, and no other matches", arguments: [1 << 8, 1 << 16, 1 << 24, Int32.max])
+    func vocabularies(vocabulary: Int32) throws {
+        let folder = TemporaryFolder()
+        let model = ModelSpec.small(layers: 1, heads: 1, dim: 8)
+        let store = try makeStore(in: folder, model, pageTokens: 32)
+        for count in [1, 2, 3, 4, 5, 7, 32, 33, 66, 67, 70] {
+            var ids = TokenSequence.text(count, seed: UInt64(count), vocabulary: vocabulary).ids
+            ids[count / 2] = vocabulary - 1
+            let tokens = TokenSequence.valid(ids)
+            try write(SyntheticCache(model, tokens), as: .session("s\(count)"), to: store)
+            let match = try store.longestPrefix(of: tokens, model: "small")
+            #expect(match.tokenCount == count)
+            #expect(try store.tokens(of: match) == tokens)
+            ids[count - 1] ^= 1 << (31 - vocabulary.leadingZeroBitCount - 1)
+            #expect(try store.longestPrefix(of: .valid(ids), model: "small").tokenCount == count - 1)
+        }
+    }
+
     /// A new sequence that goes on, somewhere, from an earlier one.
     private func branch(from stored: [TokenSequence], _ random: inout SeededGenerator) -> TokenSequence {
         let source = stored.randomElement(using: &random) ?? .valid([])
