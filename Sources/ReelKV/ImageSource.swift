@@ -38,6 +38,7 @@ final class ImageSource {
     func volume(_ id: UInt64) throws -> Volume {
         if let known = open[id] { return known }
         if let known = try? opened?.volumes.volume(id) { return known }
+        try Platform.refuseLink(path(of: id))
         guard Platform.fileSize(path(of: id)) ?? 0 > 0 else {
             throw StoreError(.pageUnavailable, "volume \(VolumeSet.fileName(of: id)) is gone")
         }
@@ -59,7 +60,20 @@ final class ImageSource {
         }
     }
 
-    func isReadable(_ id: UInt64) -> Bool { (try? volume(id)) != nil }
+    /// - Throws: where the volume is out of reach, which may pass: to do without its pages would lose them.
+    func isReadable(_ id: UInt64) throws -> Bool {
+        do {
+            _ = try volume(id)
+            return true
+        } catch let error as StoreError where !StoreError.isDamage(error) {
+            throw StoreError(
+                error.code,
+                "\(error); nothing was repaired, for its pages would be dropped: if it stays so, move the file away, and repair again"
+            )
+        } catch {
+            return false
+        }
+    }
 
     /// Looks at all images that are not at `referred` places.
     func images(besides referred: Set<VolumeSet.Location>, _ body: (Image) throws -> Void) throws {

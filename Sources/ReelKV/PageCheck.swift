@@ -171,7 +171,7 @@ struct PageCheck {
     /// What is wrong with a page.
     fileprivate struct Finding {
         var message: String
-        /// Whether it is the page's own fault, and not that the system fails or a newer version is needed: that may be gone the next time.
+        /// Whether it is the page's own fault.
         var isDamage: Bool
     }
 }
@@ -179,11 +179,18 @@ struct PageCheck {
 extension PageCheck.Finding {
     fileprivate init(_ error: any Error) {
         message = "\(error)"
+        isDamage = StoreError.isDamage(error)
+    }
+}
+
+extension StoreError {
+    /// Whether what was read is wrong or gone, and not that the system fails or a newer version is needed: that may be over the next time.
+    static func isDamage(_ error: any Error) -> Bool {
         switch error {
-        case let error as StoreError: isDamage = error.code == .damaged || error.code == .pageUnavailable
-        case let error as CodecError: isDamage = error.code == .damaged || error.code == .notAPage
-        case let error as LMDBError: isDamage = [.damaged, .notAStore].contains(StoreError(error).code)
-        default: isDamage = false
+        case let error as StoreError: [.damaged, .pageUnavailable, .notAStore].contains(error.code)
+        case let error as CodecError: error.code == .damaged || error.code == .notAPage
+        case let error as LMDBError: isDamage(StoreError(error))
+        default: false
         }
     }
 }

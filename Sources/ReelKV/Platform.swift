@@ -69,12 +69,12 @@ enum Platform {
 
     /// Inside a store's folder nothing is a symbolic link: one would lead reads and writes to files that are somebody else's.
     ///
-    /// - Throws: `StoreError.damaged` for one.
+    /// - Throws: `StoreError.inputOutput` for one: what it stands for is out of reach, not lost.
     static func refuseLink(_ path: String) throws {
         var status = stat()
         guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFLNK else { return }
         throw StoreError(
-            .damaged,
+            .inputOutput,
             "\(path) is a symbolic link, which is not followed: put the file or folder itself there, or link the whole store"
         )
     }
@@ -219,7 +219,8 @@ extension StoreError {
         switch error {
         case ENOSPC, EDQUOT: return StoreError(.noSpace, "\(what): \(reason); free some space, nothing stored is lost")
         case EROFS: return StoreError(.readOnly, "\(what): \(reason)")
-        case ELOOP: return StoreError(.damaged, "\(what): it is a symbolic link, which is not followed out of a store's folder")
+        case ELOOP:
+            return StoreError(.inputOutput, "\(what): it is a symbolic link, which is not followed out of a store's folder")
         default: return StoreError(.inputOutput, "\(what): \(reason)")
         }
     }

@@ -28,7 +28,7 @@ struct RepairPlan {
     ) throws {
         self.check = check
         let named = Set(check.places.map(\.volume)).union(check.volumes.keys)
-        readableVolumes = Set(try images.ids()).union(named).filter { images.isReadable($0) }
+        readableVolumes = try Set(try images.ids()).union(named).filter { try images.isReadable($0) }
         try recover(images, isTakingAll: isTakingAll || check.isCutShort)
         keepNodes()
         for head in check.heads { try keep(head, in: transaction) }

@@ -87,7 +87,7 @@ final class StoreCore: Sendable {
         }
     }
 
-    /// - Throws: `StoreError.damaged` where a symbolic link stands for one of the store's folders.
+    /// - Throws: `StoreError.inputOutput` where a symbolic link stands for one of the store's folders.
     static func refuseLinks(in folder: String) throws {
         for name in [VolumeSet.folderName, LeaseTable.folderName] { try Platform.refuseLink(folder + "/" + name) }
     }

@@ -83,6 +83,7 @@ final class VolumeSet: Sendable {
     func volume(_ id: UInt64) throws -> Volume {
         if let open = state.withLock({ $0.open[id] }) { return open }
         let record = try index.environment.read { try index.volume(id, in: $0) }
+        try Platform.refuseLink(path(of: id))
         guard let record, Platform.exists(path(of: id)) else {
             throw StoreError(.pageUnavailable, "volume \(Self.fileName(of: id)) is gone; its pages count as not stored")
         }

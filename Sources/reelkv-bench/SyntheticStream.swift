@@ -73,7 +73,7 @@ struct SyntheticStream {
         try writer.finish()
     }
 
-    private func layers(count: Int) throws -> [LayerTokens] {
+    func layers(count: Int) throws -> [LayerTokens] {
         let tensorBytes = chunk * Self.heads * Self.dim * 2
         let layout = TensorLayout.headsFirst(heads: Self.heads, tokens: chunk, dim: Self.dim)
         return try (0..<Self.layers).map { layer in

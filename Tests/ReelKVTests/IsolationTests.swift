@@ -106,7 +106,7 @@ struct IsolationTests {
     /// What is refused where one of the store's files or folders is a link; nil for everything.
     static let refusals: [String: Set<String>?] = [
         "volumes": nil, "leases": nil, "index.mdb": nil, "index.mdb-lock": nil, "index.2.mdb": nil,
-        "volumes/00000001.mdb": ["write", "read", "repair", "remove"], "volumes/00000001.mdb-lock": ["read"],
+        "volumes/00000001.mdb": ["write", "read", "repair", "remove"], "volumes/00000001.mdb-lock": ["read", "repair"],
         "space.lock": ["make room"], "compact.lock": ["compact", "repair"], "scrub.lock": ["scrub"],
         // a link is never opened there: what is written takes its place
         "identity": [], "identity-new": ["add a model", "set a quota"],
@@ -143,6 +143,37 @@ struct IsolationTests {
         // it stands, or went with its volume
         let kind = files(path)[place].map { $0.st_mode & S_IFMT }
         #expect(name == "identity" ? kind == S_IFREG : kind == nil || kind == S_IFLNK)
+    }
+
+    @Test("What a link stands in for is out of reach, not lost", arguments: [false, true])
+    func linkedVolume(isDangling: Bool) throws {
+        let cache = SyntheticCache(.small(), .text(100, seed: 1))
+        do {
+            let store = try Store.create(at: path)
+            try store.addModel(.small())
+            try write(cache, as: .video("v"), to: store)
+        }
+        let (place, moved) = (path + "/volumes/00000001.mdb", folder.path + "/moved")
+        try #require(rename(place, moved) == 0)
+        try #require(symlink(isDangling ? folder.path + "/nothing" : moved, place) == 0)
+        do {
+            let store = try Store(opening: path)
+            let prefix = try store.prefix(of: .video("v"))
+            for _ in 0..<2 {
+                let error = #expect(throws: StoreError.self) { try restored(store, prefix) }
+                #expect(error?.code == .inputOutput && error?.message.contains("symbolic link") == true)
+            }
+            #expect(throws: StoreError.self) { try write(cache, as: .session("again"), to: store) }
+            #expect(try !store.verify(quarantining: true).isSound)
+            let refusal = #expect(throws: StoreError.self) { try store.repair() }
+            #expect(refusal?.message.contains("symbolic link") == true)
+            #expect(refusal?.message.contains("nothing was repaired") == true)
+            #expect(try store.longestPrefix(of: cache.tokens, model: "small").tokenCount == 100)
+        }
+        try #require(unlink(place) == 0 && rename(moved, place) == 0)
+        let store = try Store(opening: path)
+        #expect(try restored(store, try store.prefix(of: .video("v")))[0] == cache.bytes(layer: 0, 0..<100))
+        try expectSound(store)
     }
 
     @Test("A store whose whole folder is reached through a link works")
