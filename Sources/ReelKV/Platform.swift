@@ -306,6 +306,8 @@ extension Platform {
         guard descriptor >= 0 else { throw StoreError.system("cannot write \(unfinished)") }
         do {
             defer { close(descriptor) }
+            // one that was left behind, or put there, may be open to others
+            guard fchmod(descriptor, 0o600) == 0 else { throw StoreError.system("cannot keep others from \(unfinished)") }
             var done = 0
             while done < bytes.count {
                 let count = bytes.withUnsafeBytes { write(descriptor, $0.baseAddress! + done, $0.count - done) }

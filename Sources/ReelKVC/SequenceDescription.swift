@@ -29,9 +29,10 @@ struct SequenceDescription: Encodable {
     var updatedUnix: Int64
     var building: Bool
     var pinned: Bool
+    var locked: Bool
 
     enum CodingKeys: String, CodingKey {
-        case sequence, tenant, model, profile, tokens, frames, turns, provenance, building, pinned
+        case sequence, tenant, model, profile, tokens, frames, turns, provenance, building, pinned, locked
         case createdUnix = "created_unix"
         case updatedUnix = "updated_unix"
     }
@@ -42,6 +43,7 @@ struct SequenceDescription: Encodable {
         model = info.model
         profile = Profile.name(of: info.profileID)
         tokens = info.tokenCount
+        locked = info.isLocked
         frames = info.frames.map(Frame.init)
         turns = info.turns.map { [Int64($0.firstToken), $0.appendedSeconds] }
         provenance = info.provenance.entries

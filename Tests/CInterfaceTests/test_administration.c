@@ -192,7 +192,9 @@ static void encrypted_tenant(void) {
     FAILS_SAYING(REELKV_WRONG_KEY, "default", reelkv_tenant_unlock(store, NULL, other));
     FAILS_SAYING(REELKV_KEY_REQUIRED, "give its key", reelkv_fork(store, "video/v", NULL, "s", UINT64_MAX));
     CHECK(json_has(verify_json(store), "\"locked_nodes\":7"));
+    CHECK(json_has(sequences_json(store, "video", 0), "\"locked\":true"));
     OK(reelkv_tenant_unlock(store, NULL, key));
+    CHECK(json_has(sequences_json(store, "video", 0), "\"locked\":false"));
     CHECK_EQUAL(matched(store, written), 400);
     OK(reelkv_tenant_rekey(store, NULL, other));
     OK(reelkv_reseal(store));

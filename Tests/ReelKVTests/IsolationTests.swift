@@ -85,6 +85,16 @@ struct IsolationTests {
         }
     }
 
+    @Test("A copy of the identities that was left behind, open to others, opens nothing to them")
+    func leftoverModes() throws {
+        let store = try Store.create(at: path)
+        try writeFile(path + "/identity-new", with: [1, 2, 3])
+        try #require(chmod(path + "/identity-new", 0o644) == 0)
+        try store.addModel(.small())
+        #expect((files(path)[path + "/identity"]?.st_mode ?? 0) & 0o777 == 0o600)
+        #expect(!TemporaryFolder.names(path).contains("identity-new"))
+    }
+
     private static let steps: [(what: String, step: @Sendable (Store) throws -> Void)] = [
         ("write", { try write(SyntheticCache(.small(), .text(300, seed: 2)), as: .session("s"), to: $0) }),
         (

@@ -76,8 +76,8 @@ struct VerifyCommand: ParsableCommand {
     /// The index does not open at all.
     private func rebuild(_ path: String, after error: StoreError) throws {
         guard repair else {
-            // what says what to do itself needs no advice: a link is not mended by a new index
-            let isAdvised = ["--repair", "symbolic link"].contains { "\(error)".contains($0) }
+            // what says what to do itself needs no advice
+            let isAdvised = "\(error)".contains("--repair")
             throw Failure("\(error)" + (isAdvised ? "" : "; `reelkv verify --repair` makes the index anew"))
         }
         guard !dryRun else {

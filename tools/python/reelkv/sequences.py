@@ -37,6 +37,7 @@ class StoredSequence:
         created, updated: when.
         is_building: still being written, or left so by a writer that ended before it finished.
         is_pinned: whether its pages are kept from being evicted.
+        is_locked: its tenant is encrypted and its key was not given, so that frames, turns and provenance are not known.
     """
 
     kind = ""
@@ -57,6 +58,7 @@ class StoredSequence:
         self.updated = _time(fields["updated_unix"])
         self.is_building: bool = fields["building"]
         self.is_pinned: bool = fields["pinned"]
+        self.is_locked: bool = fields["locked"]
 
     def __len__(self) -> int:
         return self.token_count

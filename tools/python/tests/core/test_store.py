@@ -278,6 +278,7 @@ def test_encrypted_tenants(library, tmp_path):
     with Store(path) as store:
         with pytest.raises(reelkv.KeyRequired):
             store.longest_prefix(ids(300), MODEL, tenant="acme")
+        assert store.session("s", tenant="acme").is_locked
         with pytest.raises(reelkv.WrongKey):
             store.unlock(bytes(32), "acme")
         for content, mode in [(b"short", 0o600), (key.hex().encode(), 0o644)]:
@@ -287,6 +288,7 @@ def test_encrypted_tenants(library, tmp_path):
                 store.unlock(key_file, "acme")
         key_file.chmod(0o600)
         store.unlock(key_file, "acme")
+        assert not store.session("s", tenant="acme").is_locked
         store.rekey(bytes(32), "acme")
         store.reseal()
         assert store.verify().is_sound
