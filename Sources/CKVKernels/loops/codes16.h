@@ -115,6 +115,26 @@ __attribute__((always_inline)) static inline kv_block16 choose_whole(int bits, c
     // A permutation looks at the low five bits of a lane; the four values are there eight times over.
     return (kv_block16)_mm512_permutexvar_epi16(_mm512_srlv_epi16(_mm512_shuffle_epi8(codes, spread), shift), table);
 #else
+#ifdef KV_HAS_AVX
+    if (bits == 2) {
+        uint64_t all;
+        memcpy(&all, &own, sizeof all);
+        __m256i words = _mm256_set1_epi64x((long long)all), table = _mm256_set1_epi64x((long long)levels), values[2];
+        const __m256i spread = _mm256_set_epi64x(0x0302030203020302, 0x0302030203020302, 0x0100010001000100, 0x0100010001000100);
+        // A lane's code to the top of it.
+        const __m256i lift = _mm256_set_epi64x(0x0001000400100040, 0x0100040010004000, 0x0001000400100040, 0x0100040010004000);
+        for (int k = 0; k < 2; k++) {
+            __m256i halves = _mm256_shuffle_epi8(words, _mm256_add_epi8(spread, _mm256_set1_epi8((char)(4 * k))));
+            __m256i code = _mm256_srli_epi16(_mm256_mullo_epi16(halves, lift), 14);
+            // Bytes 2 code and 2 code + 1 of the table.
+            __m256i bytes = _mm256_add_epi16(_mm256_mullo_epi16(code, _mm256_set1_epi16(0x0202)), _mm256_set1_epi16(0x0100));
+            values[k] = _mm256_shuffle_epi8(table, bytes);
+        }
+        kv_block16 block;
+        memcpy(&block, values, sizeof block);
+        return block;
+    }
+#endif
     const kv_block16 none = {0};
     kv_block16 codes, low;
     if (bits == 1) {
