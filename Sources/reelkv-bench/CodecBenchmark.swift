@@ -10,8 +10,9 @@ import Reports
     import Darwin
 #endif
 
-/// Encoding and decoding by themselves: no store, no file, and nothing that goes to memory, so what is measured is arithmetic. A restore
-/// or a write cannot take less. On all threads at once it also shows what the processor's cores share.
+/// Encoding and decoding by themselves: no store, no file, and a layer (1 MB of elements) that the last cache holds. That is not arithmetic
+/// alone: a restore puts rows past the caches, which can take less than to write them there. On all threads at once it also shows what the
+/// processor's cores share.
 struct CodecBenchmark: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "codec",

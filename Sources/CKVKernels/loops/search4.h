@@ -2,7 +2,8 @@
 // least squares. Part of search.h.
 //
 // Values are searched as integers of 16 bits, twice as many to a vector as floats: their distances from the middle of their group's
-// range, y, in units of a 1023rd of half of it. A choice between scales needs no more. So few bits let a group's sums fit 16 bits too.
+// range, y, in units of a 1023rd of half of it, of a larger share for groups of more than 32 rows. A choice between scales needs no more.
+// So few bits let a group's sums fit 16 bits too.
 //
 // No candidate's squared error is summed value by value. With levels at -3/2, -1/2, 1/2 and 3/2 steps s, what is lost of a value is
 // ||y| - s| - s/2, and the sum of its squares follows from sums that all candidates share and the one of ||y| - s|. Likewise a line

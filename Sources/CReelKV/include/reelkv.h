@@ -372,7 +372,7 @@ REELKV_API void reelkv_writer_cancel(reelkv_writer *writer);
 
 /* Videos and sessions, by tenant and name: a JSON array of {"sequence", "tenant", "model", "profile", "tokens", "frames":
  * [[first_token, tokens, seconds]], "turns": [[first_token, appended_unix]], "provenance": {}, "created_unix", "updated_unix",
- * "building", "pinned", "locked"}. Frames are a video's, turns a session's; both and provenance are missing where "locked" says that
+ * "building", "pinned", "locked"}. Frames are a video's, turns a session's; both and provenance are empty where "locked" says that
  * the tenant's key was not given.
  * kind: "video", "session" or NULL for both. tenant: NULL for all. building: whether unfinished ones are listed too. */
 REELKV_API reelkv_status reelkv_sequences_json(
