@@ -43,8 +43,8 @@ extension Environment {
         defer { free(resolved) }
         let realPath = String(cString: resolved)
         return try EnvironmentRegistry.shared.environment(of: identity, path: realPath) {
-            let handle = try openHandle(descriptor.number, realPath, configuration, identity)
-            let file = EnvironmentFile(handle: handle, path: realPath, identity: identity, generation: 1)
+            let open = try openFile(descriptor.number, realPath, configuration, identity)
+            let file = EnvironmentFile(open, path: realPath, identity: identity, generation: 1)
             return Environment(file: file, path: realPath, configuration: configuration, folder: nil)
         }
     }
@@ -58,17 +58,38 @@ extension Environment {
     }
 
     /// Opens a file with LMDB. The caller holds the registry's lock.
-    static func openHandle(
+    static func openFile(
         _ descriptor: Int32, _ path: String, _ configuration: Configuration, _ identity: FileIdentity
-    ) throws -> OpaquePointer {
+    ) throws -> OpenFile {
         let header = try FileHeader.validate(descriptor, path: path)
         guard header != nil || !configuration.isReadOnly else {
             throw LMDBError(.invalid, "\(path) is empty, and cannot be set up in a read-only environment")
         }
         // LMDB leaves a torn file behind when it finds no room for the first pages.
         if header == nil { try reserveSpace(descriptor, count: 2 * systemPageSize, path: path) }
-        let lockPath = path + FileGenerations.lockSuffix
-        if configuration.usesLocks { try reserveLockFile(lockPath, configuration) }
+        let lockFile = configuration.usesLocks ? try LockFile(of: path, configuration) : nil
+        let file: OpenFile
+        do {
+            let open = { try openHandle(path, configuration, header, identity) }
+            file = OpenFile(handle: try lockFile?.withTurn("opening", open) ?? open(), lockFile: lockFile)
+        } catch {
+            lockFile?.close()
+            throw error
+        }
+        do {
+            if let header, header.transactionID > 0 { try TreeCheck.run(file, descriptor: descriptor, path: path) }
+            if header == nil { try synchronizeDirectory(of: path) }
+            return file
+        } catch {
+            file.close()
+            throw error
+        }
+    }
+
+    /// Opens a file with LMDB, and makes sure of its lock file.
+    private static func openHandle(
+        _ path: String, _ configuration: Configuration, _ header: FileHeader?, _ identity: FileIdentity
+    ) throws -> OpaquePointer {
         for attempt in 0... {
             var created: OpaquePointer?
             try LMDBError.check(mdb_env_create(&created), "setting up an environment")
@@ -80,8 +101,6 @@ extension Environment {
                 try LMDBError.check(code, openContext(path, code))
                 try checkIdentity(handle, identity, path)
                 try checkLockFile(handle, header, path)
-                if let header, header.transactionID > 0 { try TreeCheck.run(handle, descriptor: descriptor, path: path) }
-                if header == nil { try synchronizeDirectory(of: path) }
                 return handle
             } catch let error as LMDBError where lockFileCodes.contains(error.code) && attempt < maxLockAttempts {
                 // The next one to open it alone sets the lock file up anew.
@@ -92,7 +111,7 @@ extension Environment {
                 throw error
             }
         }
-        throw LMDBError(.busy, lockPath)
+        throw LMDBError(.busy, path + FileGenerations.lockSuffix)
     }
 
     /// What opening fails with for a lock file that is not fit to be used; the last one is for one that is still empty, where LMDB maps nothing.
@@ -117,21 +136,6 @@ extension Environment {
                 .badReaderSlot,
                 "opening \(path): a process was killed while it made \(path)-lock, and another one has that open; close it there")
         }
-    }
-
-    /// LMDB writes to the lock file through a memory map, which on a full disk kills the process with SIGBUS.
-    ///
-    /// To be called only while the file is not open in this process: closing it drops all of the process's locks on it.
-    static func reserveLockFile(_ path: String, _ configuration: Configuration) throws {
-        var status = stat()
-        if lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFLNK {
-            throw LMDBError(.invalidArgument, "\(path) is a symbolic link, which is not followed; remove it")
-        }
-        // Where it cannot be opened, LMDB will say so, or do without.
-        guard let file = try? FileDescriptor(path: path, flags: O_RDWR | O_CREAT, mode: configuration.fileMode) else { return }
-        // LMDB has 64 bytes for each reader, and less than a page for the rest.
-        let size = configuration.maxReaders * 64 + systemPageSize
-        try reserveSpace(file.number, count: max(size, Int(try file.status(path).st_size)), path: path)
     }
 
     private static func configure(_ handle: OpaquePointer, _ configuration: Configuration, _ header: FileHeader?) throws {

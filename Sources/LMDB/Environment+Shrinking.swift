@@ -110,7 +110,7 @@ extension Environment {
         let after: Int
         do {
             // Nobody who follows should find that there is no room for it.
-            if configuration.usesLocks { try Self.reserveLockFile(folder.path(of: lockName), configuration) }
+            if configuration.usesLocks { try LockFile.reserve(folder.path(of: lockName), configuration) }
             FaultPoint.reached("successor begun")
             try build(file, folder.path(of: unfinishedName))
             FaultPoint.reached("successor built")

@@ -78,7 +78,7 @@ extension Environment {
         var transaction: OpaquePointer?
         var attempts = 0
         while true {
-            let code = mdb_txn_begin(file.handle, nil, UInt32(MDB_RDONLY), &transaction)
+            let code = try file.open.beginRead(&transaction)
             attempts += 1
             guard code == MDB_MAP_RESIZED, attempts < maxAttempts else {
                 try LMDBError.check(code, "beginning to read \(file.path)")
@@ -159,10 +159,9 @@ extension Environment {
                 // others use.
                 if try folder.newest() == generation, try folder.identity(of: name) == opened.identity {
                     return EnvironmentFile(
-                        handle: opened.handle, path: path, identity: opened.identity, generation: generation,
-                        names: folder.names)
+                        opened.file, path: path, identity: opened.identity, generation: generation, names: folder.names)
                 }
-                mdb_env_close(opened.handle)
+                opened.file.close()
             } catch {
                 // Any error may come of the file's removal halfway through. If it is still the newest, the error is its own.
                 guard try folder.newest() != newest else { throw error }
@@ -174,12 +173,12 @@ extension Environment {
     private static func open(
         _ path: String, _ configuration: Configuration, isCreating: Bool,
         _ checkUnopened: (FileIdentity, String) throws -> Void
-    ) throws -> (handle: OpaquePointer, identity: FileIdentity) {
+    ) throws -> (file: OpenFile, identity: FileIdentity) {
         var flags = (configuration.isReadOnly ? O_RDONLY : O_RDWR) | O_NOFOLLOW
         if isCreating { flags |= O_CREAT }
         let descriptor = try FileDescriptor(path: path, flags: flags, mode: configuration.fileMode)
         let identity = try regularFile(descriptor, path)
         try checkUnopened(identity, path)
-        return (try openHandle(descriptor.number, path, configuration, identity), identity)
+        return (try openFile(descriptor.number, path, configuration, identity), identity)
     }
 }

@@ -104,7 +104,11 @@ extension Environment {
             let file = try currentFile()
             try file.checkLength()
             let slot = try file.readers.enter()
-            let result = begin(slot, in: file)
+            let result: Int32
+            do { result = try begin(slot, in: file) } catch {
+                file.readers.leave(slot)
+                throw error
+            }
             if result == MDB_SUCCESS, let transaction = slot.pointee.transaction {
                 return RunningRead(file: file, slot: slot, transaction: transaction)
             }
@@ -138,9 +142,9 @@ extension Environment {
     /// How often a transaction that another process gets in the way of begins anew.
     static var maxAttempts: Int { 16 }
 
-    private func begin(_ slot: UnsafeMutablePointer<ReaderPool.Slot>, in file: EnvironmentFile) -> Int32 {
+    private func begin(_ slot: UnsafeMutablePointer<ReaderPool.Slot>, in file: EnvironmentFile) throws -> Int32 {
         guard let transaction = slot.pointee.transaction else {
-            return mdb_txn_begin(file.handle, nil, UInt32(MDB_RDONLY), &slot.pointee.transaction)
+            return try file.open.beginRead(&slot.pointee.transaction)
         }
         let result = mdb_txn_renew(transaction)
         // Another process took us for dead and the slot for its own. Ending the transaction would free that slot under

@@ -21,7 +21,7 @@ final class EnvironmentFile: @unchecked Sendable {
     /// In its folder; and what its successor will be called.
     let name: String
     let successorName: String
-    let handle: OpaquePointer
+    let open: OpenFile
     let readers = ReaderPool()
     /// Whether a writer of this process has made sure that the file's name is durable and its predecessors are gone. Guarded by the
     /// writer's lock.
@@ -31,14 +31,12 @@ final class EnvironmentFile: @unchecked Sendable {
     private let forks = forkGeneration.load(ordering: .relaxed)
 
     /// Takes over an open LMDB environment.
-    init(handle: OpaquePointer, path: String, identity: FileIdentity, generation: Int, names: FileGenerations? = nil) {
-        self.handle = handle
+    init(_ open: OpenFile, path: String, identity: FileIdentity, generation: Int, names: FileGenerations? = nil) {
+        self.open = open
         self.path = path
         self.identity = identity
         self.generation = generation
-        var descriptor: Int32 = -1
-        mdb_env_get_fd(handle, &descriptor)
-        byteCountMin = Self.committedBytes(descriptor, path)
+        byteCountMin = Self.committedBytes(open.descriptor, path)
         name = names?.name(of: generation) ?? path
         successorName = names?.name(of: generation + 1) ?? ""
     }
@@ -46,18 +44,17 @@ final class EnvironmentFile: @unchecked Sendable {
     deinit {
         // In a forked child, handle and lock file belong to the parent; all a child may do is to forget them.
         guard forks == forkGeneration.load(ordering: .relaxed) else { return }
-        EnvironmentRegistry.shared.close(identity) { [readers, handle] in
+        EnvironmentRegistry.shared.close(identity) { [readers, open] in
             readers.close()
-            mdb_env_close(handle)
+            open.close()
         }
     }
 
+    /// LMDB's own.
+    var handle: OpaquePointer { open.handle }
+
     /// LMDB's descriptor of the file.
-    var descriptor: Int32 {
-        var descriptor: Int32 = -1
-        mdb_env_get_fd(handle, &descriptor)
-        return descriptor
-    }
+    var descriptor: Int32 { open.descriptor }
 
     /// The size of the file in bytes.
     func byteCount() throws -> Int {
@@ -83,11 +80,7 @@ final class EnvironmentFile: @unchecked Sendable {
     /// Frees the slots in the reader table that belong to processes which no longer run.
     ///
     /// - Returns: how many were freed.
-    func clearStaleReaders() throws -> Int {
-        var count: Int32 = 0
-        try LMDBError.check(mdb_reader_check(handle, &count), "clearing stale readers of \(path)")
-        return Int(count)
-    }
+    func clearStaleReaders() throws -> Int { try open.clearStaleReaders(path) }
 
     /// The size of the reader table; the first process to open the file decided it.
     var maxReaders: Int {

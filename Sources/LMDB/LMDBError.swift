@@ -105,6 +105,8 @@ extension LMDBError.Code {
     public static let readOnlyFileSystem = Self(rawValue: EROFS)
     /// `EBUSY`: it cannot be done where it was asked for (a write inside a write), or not while something else is open.
     public static let busy = Self(rawValue: EBUSY)
+    /// `ETIMEDOUT`: another process is where only one can be, and does not go on.
+    public static let timedOut = Self(rawValue: ETIMEDOUT)
     /// `EINVAL`: an argument or a configuration makes no sense.
     public static let invalidArgument = Self(rawValue: EINVAL)
     /// `EIO`: the device failed to read or write.

@@ -141,6 +141,13 @@ struct FileDescriptor: ~Copyable {
 
     deinit { _ = close(number) }
 
+    /// Leaves it to the caller to close it.
+    consuming func release() -> Int32 {
+        let number = number
+        discard self
+        return number
+    }
+
     func status(_ path: String) throws -> stat {
         var status = stat()
         guard fstat(number, &status) == 0 else { throw LMDBError.fromErrno("looking at \(path)") }

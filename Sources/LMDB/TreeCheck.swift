@@ -41,12 +41,14 @@ struct TreeCheck {
 
     /// Checks the file as a reader that begins now sees it; others may go on writing.
     ///
-    /// - Parameter handle: LMDB's, of the file, just opened.
+    /// - Parameters:
+    ///   - file: just opened.
+    ///   - descriptor: of the file, too.
     /// - Throws: `LMDBError.Code.corrupted`.
-    static func run(_ handle: OpaquePointer, descriptor: Int32, path: String) throws {
+    static func run(_ file: OpenFile, descriptor: Int32, path: String) throws {
         for _ in 0..<Environment.maxAttempts {
             // While this read lasts, no page that it can see is written to.
-            let transaction = try begin(handle, descriptor, path)
+            let transaction = try begin(file, descriptor, path)
             defer { mdb_txn_abort(transaction) }
             // Meta pages are used in turn: that of this snapshot is overwritten by the commit after the next one.
             let id = UInt64(mdb_txn_id(transaction))
@@ -61,20 +63,18 @@ struct TreeCheck {
     }
 
     /// Begins to read, where others may have made the file grow since it was opened, or hold all reader slots for a moment.
-    private static func begin(_ handle: OpaquePointer, _ descriptor: Int32, _ path: String) throws -> OpaquePointer? {
+    private static func begin(_ file: OpenFile, _ descriptor: Int32, _ path: String) throws -> OpaquePointer? {
         var waits = 0
         while true {
             var transaction: OpaquePointer?
-            let code = mdb_txn_begin(handle, nil, UInt32(MDB_RDONLY), &transaction)
+            let code = try file.beginRead(&transaction)
             switch code {
             case MDB_MAP_RESIZED where waits < Environment.maxAttempts:
                 guard let header = try FileHeader.read(descriptor, path: path) else { fallthrough }
                 let size = max(header.mapSize, (Int(header.lastPage) + 1) * header.pageSize)
-                try LMDBError.check(mdb_env_set_mapsize(handle, size), "growing the map of \(path)")
+                try LMDBError.check(mdb_env_set_mapsize(file.handle, size), "growing the map of \(path)")
             case MDB_READERS_FULL where waits < Environment.maxWaits:
-                var cleared: Int32 = 0
-                try LMDBError.check(mdb_reader_check(handle, &cleared), "clearing stale readers of \(path)")
-                if cleared == 0 { usleep(1000) }
+                if try file.clearStaleReaders(path) == 0 { usleep(1000) }
             default:
                 try LMDBError.check(code, "beginning to read \(path)")
                 return transaction

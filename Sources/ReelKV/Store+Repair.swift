@@ -64,9 +64,8 @@ extension Store {
     }
 
     private func plan() throws -> RepairPlan {
-        let identity = try? Identity(in: folder)
         let images = try imageSource()
-        return try read { transaction in
+        return try readWithIdentity { identity, transaction in
             try checkUnlocked(in: transaction)
             let check = IndexCheck(index, pageTokens: pageTokens, identity: identity, in: transaction)
             return try RepairPlan(check, images: images, isTakingAll: false, in: transaction)
@@ -75,12 +74,13 @@ extension Store {
 
     /// Has a new index succeed the one that is there.
     private func writeAnew(into report: inout RepairReport) throws {
-        let identity = try? Identity(in: folder)
         let images = try imageSource()
         let record = images.store
         var outcome: RepairPlan.Outcome?
         try StoreError.translating {
             try index.environment.succeed { path in
+                // nobody changes it meanwhile
+                let identity = try? Identity(in: folder)
                 try index.environment.read { transaction in
                     // another process may have given one another key since this began
                     try checkUnlocked(in: transaction)

@@ -30,9 +30,27 @@ extension Store {
 
     /// The index alone, as of now.
     func checkedIndex() throws -> IndexCheck {
-        let identity = try? Identity(in: folder)
-        return try read { IndexCheck(index, pageTokens: pageTokens, identity: identity, in: $0) }
+        try readWithIdentity { IndexCheck(index, pageTokens: pageTokens, identity: $0, in: $1) }
     }
+
+    /// Calls `body` with a snapshot of the index and the identity that goes with it; nil where that cannot be read.
+    func readWithIdentity<R>(_ body: (Identity?, borrowing ReadTransaction) throws -> R) throws -> R {
+        var attempts = 0
+        while true {
+            attempts += 1
+            let result = try read { transaction -> R? in
+                FaultPoint.reached("identity sought")
+                let identity = try? Identity(in: folder)
+                // The file has what a transaction adds before that is committed, and what one removes until after: of the time of this
+                // snapshot it has everything. If others commit meanwhile, it may be of a later one.
+                guard try attempts == Self.identityAttempts || transaction.id == read({ $0.id }) else { return nil }
+                return try body(identity, transaction)
+            }
+            if let result { return result }
+        }
+    }
+
+    private static var identityAttempts: Int { 100 }
 
     func quarantine(_ pages: [PageCheck.Damaged]) throws {
         if pages.isEmpty { return }

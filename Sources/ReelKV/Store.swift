@@ -230,6 +230,7 @@ extension StoreError {
         case .versionMismatch: self.init(.newerFormat, "\(error)")
         case .corrupted, .pageNotFound, .incompatible:
             self.init(.damaged, "\(error): `reelkv verify --repair` mends what can be")
+        case .timedOut: self.init(.inUse, "\(error)")
         case .usedAfterFork: self.init(.forked, "\(error)")
         default: self.init(.inputOutput, "\(error)")
         }

@@ -33,7 +33,7 @@ public struct StoreError: Error, Hashable, Sendable, CustomStringConvertible {
         public static let quotaExceeded = Code(rawValue: "quota-exceeded")
         /// The page was stored once and is gone or damaged now; treat it as a miss.
         public static let pageUnavailable = Code(rawValue: "page-unavailable")
-        /// Still in use: a model with sequences, say.
+        /// Still in use: a model with sequences, say, or a file that another process has been opening for 5 seconds.
         public static let inUse = Code(rawValue: "in-use")
         /// The operating system refused.
         public static let inputOutput = Code(rawValue: "input-output")

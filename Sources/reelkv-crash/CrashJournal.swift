@@ -9,7 +9,7 @@ import ReelKV
 /// What a process says it is about to do and has done: lines on its standard output, which outlive it, each with its time.
 enum CrashJournal {
     /// A sequence is about to hold these tokens, or to be gone.
-    struct Step {
+    struct Step: Equatable {
         var name: SequenceName
         var isPinned: Bool
         var ids: [Int32]?
@@ -19,7 +19,7 @@ enum CrashJournal {
         }
     }
 
-    enum Entry {
+    enum Entry: Equatable {
         case begins(Step)
         /// What was begun is done.
         case done
@@ -29,6 +29,8 @@ enum CrashJournal {
         case evicts
         /// All before it is on the disk.
         case flushed
+        /// The store could not be opened: another process is stopped where it opens it.
+        case heldUp
         /// The point at which the process ends or is stopped.
         case dies(String)
 
@@ -39,6 +41,7 @@ enum CrashJournal {
             case .refused: "x"
             case .evicts: "-"
             case .flushed: "+"
+            case .heldUp: "~"
             case .dies(let point): "! \(point)"
             }
         }
@@ -49,6 +52,7 @@ enum CrashJournal {
             case "x": self = .refused
             case "-": self = .evicts
             case "+": self = .flushed
+            case "~": self = .heldUp
             default:
                 if text.hasPrefix("! ") {
                     self = .dies(String(text.dropFirst(2)))

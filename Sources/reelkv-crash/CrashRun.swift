@@ -131,7 +131,7 @@ struct CrashRun {
         case .evicts: for name in contents.keys where contents[name]?.isPinned == false { contents[name]?.mayBeGone = true }
         case .flushed: (unflushed, newest) = ([], [])
         case .dies(let point): outcome.points[point, default: 0] += 1
-        case nil: break  // the last line, cut
+        case .heldUp, nil: break  // nil: the last line, cut
         }
     }
 

@@ -33,7 +33,7 @@ struct RaceHistory {
                 acknowledged += 1
             case .refused: if let pending { changes[pending.name]?.remove(at: pending.index) }
             case .evicts: mayBeGone = true
-            case .flushed, .dies: break
+            case .flushed, .heldUp, .dies: break
             }
         }
     }

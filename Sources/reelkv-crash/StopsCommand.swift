@@ -16,8 +16,8 @@ struct StopsCommand: ParsableCommand {
         discussion: """
             Each process is stopped (SIGSTOP) at a random moment or at one of the points between two states on the disk. While it is, \
             another must be able to read everything, and a third writes, evicts and compacts: it may have to wait where the stopped one \
-            is in the middle of a write, and never for one that reads. Then the stopped process goes on or is killed; all must end, and \
-            the store be sound and whole.
+            is in the middle of a write, and never for one that reads. Who comes to a file that the stopped one is just opening gives up \
+            after some seconds, with an error. Then the stopped process goes on or is killed; all must end, and the store be sound and whole.
             """)
 
     @Option(help: "How many processes are stopped.") var stops = 100
@@ -51,7 +51,7 @@ struct StopsCommand: ParsableCommand {
         for (point, count) in outcome.points.sorted(by: { $0.key < $1.key }) { print("  \(count) at: \(point)") }
         print(
             "\(tally.total) stops (\(tally.inTime) before the process had ended, \(tally.readers) of them readers, \(tally.waits) held up a writer, "
-                + "\(tally.kills) were killed), "
+                + "\(tally.kills) were killed, \(tally.heldUp) kept one from opening the store), "
                 + "\(outcome.stepsAcknowledged) acknowledged changes, \(outcome.sequencesCompared) sequences compared, "
                 + "\(outcome.faults.count) faults (seed \(seed))")
         if !outcome.faults.isEmpty { throw ExitCode.failure }
@@ -65,6 +65,8 @@ struct StopTally {
     var readers = 0
     var waits = 0
     var kills = 0
+    /// Processes that could not open the store, because the one stopped is just opening it.
+    var heldUp = 0
 }
 
 extension Contest {
@@ -88,7 +90,8 @@ extension Contest {
             if isReader { tally.readers += 1 }
         }
         // whoever only reads waits for nobody
-        try work(seed: random.next(), verbs: [.read, .statistics], steps: 20).finish()
+        let reader = try work(seed: random.next(), verbs: [.read, .statistics], steps: 20)
+        try reader.finish()
         let writer = try work(seed: random.next(), verbs: verbs, steps: 6)
         if writer.wait(seconds: isReader ? ChildProcess.patience : Self.writerSeconds) == .running {
             if isReader { throw CrashRun.Fault(description: "a stopped reader holds up a writer") }
@@ -104,6 +107,9 @@ extension Contest {
         }
         try writer.finish()
         for child in [stopped, writer] { history.add(child.lines) }
+        for child in [reader, writer] where child.lines.contains(where: { CrashJournal.parse($0)?.entry == .heldUp }) {
+            tally.heldUp += 1
+        }
         for case .dies(let point)? in stopped.lines.map({ CrashJournal.parse($0)?.entry }) {
             outcome.points[point, default: 0] += 1
         }

@@ -40,9 +40,15 @@ struct WorkCommand: ParsableCommand {
         let chosen = try verbs.map(WorkVerb.list) ?? WorkVerb.choices(evicting: evicts)
         let limits = CrashWork.Tolerance(
             evictions: evicts || chosen.contains(where: \.evicts), failures: mayFail, contention: contended)
-        var work = try CrashWork(
-            path: store, durability: relaxed ? .relaxed : .durable, random: SplitMix64(seed: seed), verbs: chosen,
-            tolerance: limits)
+        var work: CrashWork
+        do {
+            work = try CrashWork(
+                path: store, durability: relaxed ? .relaxed : .durable, random: SplitMix64(seed: seed), verbs: chosen,
+                tolerance: limits)
+        } catch let error as StoreError where contended && error.code == .inUse {
+            CrashJournal.say(.heldUp)
+            return
+        }
         let signal = stops ? SIGSTOP : SIGKILL
         #if REELKV_FAULTS
             if let passes {

@@ -101,6 +101,62 @@ struct ProcessTests {
         }
     }
 
+    // MARK: - Turns at the lock file
+
+    @Test("Whoever opens a file waits for another that is just opening it")
+    func openingTurn() throws {
+        let lockFile = open(directory.file("data.mdb-lock"), O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        try #require(lockFile >= 0)
+        expectEqual(flock(lockFile, LOCK_EX), 0)
+        let other = Thread {
+            usleep(50_000)
+            close(lockFile)
+        }
+        let environment = try Environment.open(at: directory.file(), configuration: .small())
+        other.join()
+        try environment.read { _ in }
+    }
+
+    @Test("A process that does not go on in opening a file keeps others waiting for seconds, not for ever")
+    func stoppedOpening() async throws {
+        // What LMDB has in the middle of opening a file, and this library with it.
+        let lockFile = open(directory.file("data.mdb-lock"), O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        try #require(lockFile >= 0)
+        defer { close(lockFile) }
+        expectEqual(flock(lockFile, LOCK_EX), 0)
+        var range = flockRange(F_WRLCK, first: 0, count: 1)
+        expectEqual(fcntl(lockFile, F_SETLK, &range), 0)
+        await #expect(processExitsWith: .exitCode(7)) { [path = directory.file() as String, holder = Int(getpid()) as Int] in
+            do {
+                _ = try Environment.open(at: path, configuration: .small())
+            } catch let error as LMDBError {
+                expectEqual(error.code, .timedOut)
+                expectTrue(error.description.contains("process \(holder) "))
+                _exit(7)
+            }
+        }
+    }
+
+    @Test("A process that does not go on in beginning to read keeps others waiting for seconds, and what is open stays of use")
+    func stoppedBeginning() async throws {
+        await #expect(processExitsWith: .exitCode(7)) { [directory = directory.path as String] in
+            let environment = try Environment.open(at: directory + "/data.mdb", configuration: .small())
+            try environment.read { _ in }
+            let lockFile = open(directory + "/data.mdb-lock", O_RDWR)
+            expectEqual(flock(lockFile, LOCK_EX), 0)
+            // Who has read once needs no turn to read again; a second read at the same time needs one.
+            try environment.read { _ in }
+            do {
+                try ProcessTests.nestReads(2, in: environment) {}
+                return
+            } catch let error as LMDBError { expectEqual(error.code, .timedOut) }
+            expectError(.timedOut) { try ProcessTests.nestReads(2, in: environment) {} }
+            expectEqual(flock(lockFile, LOCK_UN), 0)
+            try ProcessTests.nestReads(2, in: environment) {}
+            _exit(7)
+        }
+    }
+
     @Test("A reader whose slot another process took away, for want of a lock, gets a new one")
     func stolenSlot() async throws {
         let environment = try Environment.open(at: directory.file(), configuration: .small())

@@ -73,6 +73,16 @@ func copyFile(_ source: String, _ destination: String) throws {
     try overwrite(destination, at: 0, with: try readFile(source))
 }
 
+/// A part of a file, to be locked with `fcntl`.
+func flockRange(_ kind: Int32, first: Int, count: Int) -> flock {
+    var range = flock()
+    range.l_type = Int16(kind)
+    range.l_whence = Int16(SEEK_SET)
+    range.l_start = off_t(first)
+    range.l_len = off_t(count)
+    return range
+}
+
 #if os(Linux)
     /// Limits this process to the address space that it has now and `bytesMore`.
     func limitAddressSpace(bytesMore: Int) throws {

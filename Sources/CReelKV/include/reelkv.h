@@ -76,7 +76,7 @@ enum {
     REELKV_NO_SPACE = 11,         /* the disk is full, or the store reached a limit */
     REELKV_QUOTA_EXCEEDED = 12,   /* the quota is reached, and nothing may be evicted */
     REELKV_PAGE_UNAVAILABLE = 13, /* stored once, gone or damaged now: a miss; match again */
-    REELKV_IN_USE = 14,           /* still in use: a model with sequences, say */
+    REELKV_IN_USE = 14,           /* still in use: a model with sequences, say, or a file that a stopped process is opening */
     REELKV_IO_ERROR = 15,         /* the operating system refused */
     REELKV_FORKED = 16,           /* used in a child process after fork() */
     REELKV_CANCELLED = 17,        /* a restore that was ended before it was complete */

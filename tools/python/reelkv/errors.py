@@ -94,7 +94,7 @@ class PageUnavailable(Error):
 
 
 class InUse(Error):
-    """Still in use: a model with sequences, say."""
+    """Still in use: a model with sequences, say, or a file that a stopped process is opening."""
 
     code = "in-use"
 
