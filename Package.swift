@@ -88,7 +88,7 @@ let package = Package(
 
         .testTarget(name: "LMDBTests", dependencies: ["LMDB", "Locking"], swiftSettings: swiftSettings),
         .testTarget(
-            name: "KVCodecTests", dependencies: ["FuzzTargets", "KVCodec", "KVMetrics", "Safetensors"],
+            name: "KVCodecTests", dependencies: ["CKVKernels", "FuzzTargets", "KVCodec", "KVMetrics", "Safetensors"],
             swiftSettings: swiftSettings),
         .testTarget(name: "SafetensorsTests", dependencies: ["Safetensors"], swiftSettings: swiftSettings),
         .testTarget(name: "RenderingTests", dependencies: ["Rendering", "CZlib", "Locking"], swiftSettings: swiftSettings),

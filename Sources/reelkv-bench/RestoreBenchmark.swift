@@ -17,9 +17,16 @@ struct RestoreBenchmark: ParsableCommand {
     @Option(help: "Tokens of the prefix.") var tokens = 2_048
     @Option(help: "Restores to time; the median is printed.") var runs = 7
     @Option(help: "Only these profiles.") var profile = ["exact", "int8", "int4", "kivi-2", "vidkv-2-2", "vidkv-1.5-1.58"]
+    @Option(help: "Type of the restored elements: f16, bf16 (what is stored) or f32.", transform: Self.elementType)
+    var type = ElementType.bfloat16
     @Flag(help: "Open the store anew for each restore, out of the page cache.") var cold = false
     @Flag(help: "Store for an encrypted tenant.") var encrypted = false
     @Flag(help: "Print JSON.") var json = false
+
+    @Sendable private static func elementType(_ name: String) throws -> ElementType {
+        guard let type = ElementType(name: name) else { throw ValidationError("no element type '\(name)': f16, bf16 or f32") }
+        return type
+    }
 
     private static let key = EncryptionKey.random()
 
@@ -37,6 +44,7 @@ struct RestoreBenchmark: ParsableCommand {
 
     private struct Row: Encodable {
         var profile: String
+        var elementType: String
         var tokens: Int
         var decodedBytes: Int
         var storedBytes: Int
@@ -48,6 +56,7 @@ struct RestoreBenchmark: ParsableCommand {
 
         enum CodingKeys: String, CodingKey {
             case profile, tokens, cold
+            case elementType = "element_type"
             case decodedBytes = "decoded_bytes"
             case storedBytes = "stored_bytes"
             case restoreSeconds = "restore_seconds"
@@ -60,7 +69,8 @@ struct RestoreBenchmark: ParsableCommand {
     func run() throws {
         let stream = SyntheticStream(chunk: 512)
         defer { stream.deallocate() }
-        let bytes = tokens * SyntheticStream.model.exactBytesPerToken
+        let elements = tokens * SyntheticStream.model.exactBytesPerToken / SyntheticStream.model.elementType.byteCount
+        let bytes = elements * type.byteCount
         let target = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes, alignment: 64)
         target.initializeMemory(as: UInt8.self, repeating: 1)
         defer { target.deallocate() }
@@ -78,7 +88,8 @@ struct RestoreBenchmark: ParsableCommand {
                 row.privateBytes.map { "\(rounded(Double($0) / 1e6)) MB" } ?? "")
         }
         let state = cold ? "cold (\(rows.first?.cold?.rawValue ?? ""))" : "warm"
-        print("\(tokens) tokens, \(rounded(Double(bytes) / 1e6)) MB decoded to bf16, \(state), medians of \(runs):")
+        let megabytes = "\(rounded(Double(bytes) / 1e6)) MB"
+        print("\(tokens) tokens, \(megabytes) decoded to \(type.name.lowercased()), \(state), medians of \(runs):")
         print(table.text())
     }
 
@@ -89,8 +100,8 @@ struct RestoreBenchmark: ParsableCommand {
         try write(stream, to: path, profile: try .named(name))
         let before = privateResidentBytes()
         var row = Row(
-            profile: name, tokens: tokens, decodedBytes: target.count, storedBytes: 0, restoreSeconds: 0, firstLayerSeconds: 0,
-            memcpySeconds: 0)
+            profile: name, elementType: type.name, tokens: tokens, decodedBytes: target.count, storedBytes: 0, restoreSeconds: 0,
+            firstLayerSeconds: 0, memcpySeconds: 0)
         var times: [Times] = []
         var open: Store?
         for _ in 0..<runs {
@@ -122,11 +133,11 @@ struct RestoreBenchmark: ParsableCommand {
         let start = clock.now
         var first: Duration?
         try store.restore(prefix) { layer in
-            let tensorBytes = SyntheticStream.heads * tokens * SyntheticStream.dim * 2
+            let tensorBytes = SyntheticStream.heads * tokens * SyntheticStream.dim * type.byteCount
             let layout = TensorLayout.headsFirst(heads: SyntheticStream.heads, tokens: tokens, dim: SyntheticStream.dim)
             let view = { (tensor: Int) in
                 try MutableTensorView(
-                    bytes: target, offset: (2 * layer + tensor) * tensorBytes, elementType: .bfloat16, layout: layout)
+                    bytes: target, offset: (2 * layer + tensor) * tensorBytes, elementType: type, layout: layout)
             }
             return LayerDestination(key: try view(0), value: try view(1))
         } onLayer: { _ in

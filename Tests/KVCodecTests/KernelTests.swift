@@ -1,3 +1,4 @@
+import CKVKernels
 import KVCodec
 import Testing
 
@@ -145,6 +146,59 @@ import Testing
             let expected = values.map { elementType == .float16 ? halfBits(of: $0) : elementType.bits(of: $0) }
             #expect(decoded.key.allBits == expected, "\(build) \(elementType) \(arrangement)")
         }
+    }
+
+    /// Values that no page of finite tensors has, but one that somebody made up may.
+    @Test("Turned keys are rounded as others are, infinities and NaNs among them too", arguments: KernelBuild.allCases)
+    func turnsEveryKindOfValue(build: KernelBuild) throws {
+        guard build.use() else { return }
+        defer { KernelBuild.useBest() }
+        var generator = SplitMix64(seed: 12)
+        let (dim, count) = (128, Int(KV_LANES))
+        let special: [Float] = [.infinity, -.infinity, .nan, Float(bitPattern: 0x7FFF_FFFF), 3e38, -3e38, 1e-40, 0]
+        for round in 0..<12 {
+            let values = (0..<count * dim).map { index -> Float in
+                // every other row and some whole tiles have none
+                let isSpecial = round % 3 > 0 && index / dim % 2 == 0 && Int.random(in: 0..<40, using: &generator) == 0
+                return isSpecial ? special[index % special.count] : Float.random(in: -9...9, using: &generator)
+            }
+            let cosines = (0..<count * dim / 2).map { _ in Float.random(in: -1...1, using: &generator) }
+            let sines = (0..<count * dim / 2).map { _ in Float.random(in: -1...1, using: &generator) }
+            for elementType in [ElementType.float16, .bfloat16] {
+                let out = UnsafeMutableRawBufferPointer.allocate(byteCount: count * dim * 2, alignment: 64)
+                defer { out.deallocate() }
+                let found = out.bindMemory(to: UInt16.self)
+                var places = kv_rows16()
+                places.streams = Int32(round % 2)
+                withUnsafeMutableBytes(of: &places.row) { rows in
+                    for row in 0..<count {
+                        rows.bindMemory(to: UnsafeMutablePointer<UInt16>?.self)[row] = found.baseAddress.map { $0 + row * dim }
+                    }
+                }
+                withUnsafeMutableBytes(of: &places.token) { tokens in
+                    for row in 0..<count { tokens.bindMemory(to: UInt32.self)[row] = UInt32(row) }
+                }
+                kv_store_rotated16(Int32(elementType.rawValue), values, count, dim, cosines, sines, &places)
+                kv_finish_stores()
+                for row in 0..<count {
+                    for pair in 0..<dim / 2 {
+                        let (a, b) = (values[row * dim + pair], values[row * dim + dim / 2 + pair])
+                        let (x, y) = (cosines[row * dim / 2 + pair], sines[row * dim / 2 + pair])
+                        for (channel, expected) in [(pair, a * x - b * y), (pair + dim / 2, b * x + a * y)] {
+                            let bits = found[row * dim + channel]
+                            let isRight =
+                                expected.isNaN
+                                ? isNaN(bits, elementType) : UInt32(bits) == UInt32(elementType.bits(of: expected))
+                            #expect(isRight, "\(build) \(elementType) row \(row) channel \(channel): \(bits) for \(expected)")
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    private func isNaN(_ bits: UInt16, _ elementType: ElementType) -> Bool {
+        bits & 0x7FFF > (elementType == .float16 ? 0x7C00 : 0x7F80)
     }
 
     /// As Float16's conversion does where the processor has one, NaN payloads included.

@@ -6,10 +6,16 @@ from pathlib import Path
 
 from .rounds import Measurements
 
+# Restored to the type that the model has, and quantized ones to the other of 16 bits too.
+OWN_TYPE, OTHER_TYPE = "bf16", "f16"
 PROFILES = ("exact", "int4", "kivi-2", "vidkv-2-2", "vidkv-1.5-1.58")
 WRITTEN = ("exact", "vidkv-1.5-1.58")
 WRITTEN_TOKENS = 8192
 LONGER_TOKENS = 16384
+
+
+def restore_name(profile: str, element_type: str = OWN_TYPE) -> str:
+    return f"restore {profile} to {element_type}"
 
 
 class Bench:
@@ -24,12 +30,13 @@ class Bench:
         return json.loads(done.stdout)
 
     def measure_round(self, measured: Measurements, tokens: int):
-        selected = [word for profile in PROFILES for word in ("--profile", profile)]
-        for row in self.run("restore", "--tokens", tokens, "--runs", 5, *selected):
-            self._add_restore(measured, row, "warm")
-            ratio = row["memcpy_seconds"] / row["restore_seconds"]
-            measured.add(f"restore {row['profile']} warm, of memcpy", ratio)
-            measured.add("memcpy", row["memcpy_seconds"], row["decoded_bytes"])
+        for element_type, profiles in ((OWN_TYPE, PROFILES), (OTHER_TYPE, PROFILES[1:])):
+            selected = [word for profile in profiles for word in ("--profile", profile)]
+            for row in self.run("restore", "--tokens", tokens, "--runs", 5, "--type", element_type, *selected):
+                self._add_restore(measured, row, "warm")
+                ratio = row["memcpy_seconds"] / row["restore_seconds"]
+                measured.add(f"{restore_name(row['profile'], element_type)} warm, of memcpy", ratio)
+                measured.add("memcpy", row["memcpy_seconds"], row["decoded_bytes"])
         for row in self.run("restore", "--tokens", tokens, "--runs", 3, "--cold", "--profile", "vidkv-1.5-1.58"):
             self._add_restore(measured, row, "cold")
         for profile in WRITTEN:
@@ -37,7 +44,7 @@ class Bench:
             measured.add(f"write {profile}", row["seconds"], row["input_bytes"])
 
     def _add_restore(self, measured: Measurements, row: dict, state: str):
-        name = f"restore {row['profile']} {state}"
+        name = f"{restore_name(row['profile'], row['element_type'].lower())} {state}"
         measured.add(name, row["restore_seconds"], row["decoded_bytes"])
         measured.add(f"{name}, first layer of the whole", row["first_layer_seconds"] / row["restore_seconds"])
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .product import PROFILES
+from .product import OTHER_TYPE, OWN_TYPE, PROFILES, restore_name
 from .rounds import Measurements
 
 
@@ -20,12 +20,13 @@ def asked_rows(measured: Measurements) -> list[dict]:
         rows.append({"what": what, "asked": asked, "value": value, "shown": shown, "reached": reached})
 
     for profile, least in (("vidkv-2-2", 0.8), ("kivi-2", 0.8), ("vidkv-1.5-1.58", 0.5), ("exact", 0.25)):
-        ratio = measured.median(f"restore {profile} warm, of memcpy")
-        add(f"warm restore, {profile}, of memcpy", f"{least}", ratio, f"{ratio:.2f}", ratio >= least)
+        for element_type in (OWN_TYPE,) if profile == "exact" else (OTHER_TYPE, OWN_TYPE):
+            ratio = measured.median(f"{restore_name(profile, element_type)} warm, of memcpy")
+            add(f"warm restore, {profile} to {element_type}, of memcpy", f"{least}", ratio, f"{ratio:.2f}", ratio >= least)
     for profile in PROFILES:
-        share = measured.median(f"restore {profile} warm, first layer of the whole")
+        share = measured.median(f"{restore_name(profile)} warm, first layer of the whole")
         add(f"first of 28 layers, {profile}, of the whole", "1/14", share, f"1/{1 / share:.0f}", share < 1 / 14)
-    cold = measured.median("safetensors load cold") / measured.median("restore vidkv-1.5-1.58 cold")
+    cold = measured.median("safetensors load cold") / measured.median(f"{restore_name('vidkv-1.5-1.58')} cold")
     add("cold restore, vidkv-1.5-1.58, against cold safetensors", "5x", cold, f"{cold:.1f}x", cold >= 5)
     write = measured.rate("write vidkv-1.5-1.58") / measured.rate("safetensors save + fsync")
     add("durable write, vidkv-1.5-1.58, against safetensors + fsync", "1.5x", write, f"{write:.2f}x", write >= 1.5)
@@ -93,7 +94,7 @@ def _bits_and_error(rows: list[dict], folder: Path, pyplot) -> Path:
 
 def _speed(measured: dict, folder: Path, pyplot) -> Path:
     memcpy = measured["memcpy"]["bytes"] / measured["memcpy"]["median"] / 1e9
-    names = [f"restore {profile} warm" for profile in PROFILES] + ["restore vidkv-1.5-1.58 cold"]
+    names = [f"{restore_name(profile)} warm" for profile in PROFILES] + [f"{restore_name('vidkv-1.5-1.58')} cold"]
     names += ["write exact", "write vidkv-1.5-1.58", "safetensors load warm", "safetensors load cold", "safetensors save + fsync"]
     names = [name for name in names if name in measured][::-1]
     rates = [measured[name]["bytes"] / measured[name]["median"] / 1e9 for name in names]

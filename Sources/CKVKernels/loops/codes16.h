@@ -192,6 +192,14 @@ __attribute__((always_inline)) static inline void choose_along(
         for (size_t i = 0; i < width; i++) {
             uint16_t *to = rows->row[first + i];
             if (!to) continue;
+            // The usual shape, without the bookkeeping of any shape, which takes as long as the values.
+            if (group == BLOCK && dim % BLOCK == 0) {
+                for (size_t g = 0; g < dim / BLOCK; g++) {
+                    const uint8_t *string = (const uint8_t *)strings[i] + g * (BLOCK / 8) * (size_t)bits;
+                    put_block16(to + g * BLOCK, rows->streams, choose_whole(bits, string, levels[g][i]));
+                }
+                continue;
+            }
             for (size_t g = 0, c = 0; c < dim; g++, c += group) {
                 size_t own = dim - c < group ? dim - c : group;
                 const uint8_t *string = (const uint8_t *)strings[i] + c * (size_t)bits / 8;

@@ -75,6 +75,18 @@ static void load_contiguous(int32_t element_type, const void *values, size_t cou
 }
 
 #if defined(KV_HAS_AVX) && !defined(KV_HAS_AVX512)
+// to_bfloat16 of eight values none of which is a NaN, in words.
+__attribute__((always_inline)) static inline __m256i words_of_numbers(__m256 value) {
+    __m256i bits = _mm256_castps_si256(value);
+    __m256i last = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    return _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(bits, last), _mm256_set1_epi32(0x7FFF)), 16);
+}
+
+// Two vectors of words to one of halves, in order.
+__attribute__((always_inline)) static inline __m256i halves_of_words(__m256i low, __m256i high) {
+    return _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xD8);
+}
+
 // to_bfloat16 of eight values, in words.
 __attribute__((always_inline)) static inline __m256i words_of_bfloat16(const float *values) {
     __m256 value = _mm256_loadu_ps(values);
@@ -112,8 +124,8 @@ __attribute__((always_inline)) static inline void store_values16(const float *re
 #endif
 #if defined(KV_HAS_AVX) && !defined(KV_HAS_AVX512)
         for (; c + 16 <= count; c += 16) {
-            __m256i words = _mm256_packus_epi32(words_of_bfloat16(row + c), words_of_bfloat16(row + c + 8));
-            _mm256_storeu_si256((__m256i *)(halves + c), _mm256_permute4x64_epi64(words, 0xD8));
+            __m256i words = halves_of_words(words_of_bfloat16(row + c), words_of_bfloat16(row + c + 8));
+            _mm256_storeu_si256((__m256i *)(halves + c), words);
         }
 #endif
         for (; c < count; c++) halves[c] = to_bfloat16(row[c]);

@@ -17,10 +17,46 @@ __attribute__((always_inline)) static inline kv_floats expand_floats(int scheme,
     return mean + __builtin_convertvector(codes, kv_floats) * scale;
 }
 
+#if defined(KV_HAS_AVX) && !defined(KV_HAS_AVX512)
+// Puts a block of bfloat16 that are no NaNs.
+__attribute__((always_inline)) static inline void put_numbers(const __m256 values[4], int streams, uint16_t *to) {
+    for (size_t k = 0; k < 2; k++) {
+        __m256i halves = halves_of_words(words_of_numbers(values[2 * k]), words_of_numbers(values[2 * k + 1]));
+        if (streams) _mm256_stream_si256((__m256i *)(to + 16 * k), halves);
+        else _mm256_storeu_si256((__m256i *)(to + 16 * k), halves);
+    }
+}
+
+// put_rotated to bfloat16, where that gives no NaN.
+//
+// Returns: 0 where there may be one; then nothing is put.
+__attribute__((always_inline)) static inline int put_rotated_numbers(const kv_floats a[2], const kv_floats b[2],
+                                                                     const float *cosines, const float *sines, size_t pairs,
+                                                                     int streams, uint16_t *to) {
+    __m256 first[4], second[4], sum = _mm256_setzero_ps();
+    for (size_t k = 0; k < 4; k++) {
+        __m256 x = _mm256_loadu_ps(cosines + 8 * k), y = _mm256_loadu_ps(sines + 8 * k), p, q;
+        memcpy(&p, (const float *)a + 8 * k, sizeof p);
+        memcpy(&q, (const float *)b + 8 * k, sizeof q);
+        first[k] = _mm256_sub_ps(_mm256_mul_ps(p, x), _mm256_mul_ps(q, y));
+        second[k] = _mm256_add_ps(_mm256_mul_ps(q, x), _mm256_mul_ps(p, y));
+        // of a NaN comes a NaN
+        sum = _mm256_add_ps(sum, _mm256_add_ps(first[k], second[k]));
+    }
+    if (_mm256_movemask_ps(_mm256_cmp_ps(sum, sum, _CMP_UNORD_Q))) return 0;
+    put_numbers(first, streams, to);
+    put_numbers(second, streams, to + pairs);
+    return 1;
+}
+#endif
+
 // Turns a block of channels and those that they are paired with.
 __attribute__((always_inline)) static inline void put_rotated(int32_t type, const kv_floats a[2], const kv_floats b[2],
                                                               const float *cosines, const float *sines, size_t pairs, int streams,
                                                               uint16_t *to) {
+#if defined(KV_HAS_AVX) && !defined(KV_HAS_AVX512)
+    if (type == KV_BFLOAT16 && put_rotated_numbers(a, b, cosines, sines, pairs, streams, to)) return;
+#endif
     float first[BLOCK], second[BLOCK];
     for (size_t k = 0; k < 2; k++) {
         kv_floats x = *(const kv_floats *)(cosines + k * FLOATS), y = *(const kv_floats *)(sines + k * FLOATS);

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 pytest.importorskip("matplotlib")
 
 from benchmarks import report  # noqa: E402
-from benchmarks.product import PROFILES  # noqa: E402
+from benchmarks.product import PROFILES, restore_name  # noqa: E402
 from benchmarks.rounds import Measurements  # noqa: E402
 
 
@@ -21,10 +21,12 @@ def measured() -> Measurements:
     for seconds in (1.0, 3.0, 2.0):
         measured.add("memcpy", seconds, 10)
         for profile in PROFILES:
-            measured.add(f"restore {profile} warm", 2 * seconds, 10)
-            measured.add(f"restore {profile} warm, of memcpy", 0.5)
-            measured.add(f"restore {profile} warm, first layer of the whole", 1 / 20)
-        measured.add("restore vidkv-1.5-1.58 cold", seconds, 10)
+            for element_type, ratio in (("bf16", 0.5), ("f16", 0.85)):
+                name = restore_name(profile, element_type)
+                measured.add(f"{name} warm", 2 * seconds, 10)
+                measured.add(f"{name} warm, of memcpy", ratio)
+                measured.add(f"{name} warm, first layer of the whole", 1 / 20)
+        measured.add(f"{restore_name('vidkv-1.5-1.58')} cold", seconds, 10)
         measured.add("safetensors load cold", 6 * seconds, 10)
         measured.add("write vidkv-1.5-1.58", seconds, 10)
         measured.add("safetensors save + fsync", seconds, 10)
@@ -35,7 +37,8 @@ def measured() -> Measurements:
 
 def test_rows_tell_what_was_reached(measured):
     reached = {row["what"]: row["reached"] for row in report.asked_rows(measured)}
-    assert not reached["warm restore, vidkv-2-2, of memcpy"] and reached["warm restore, vidkv-1.5-1.58, of memcpy"]
+    assert reached["warm restore, vidkv-2-2 to f16, of memcpy"] and not reached["warm restore, vidkv-2-2 to bf16, of memcpy"]
+    assert reached["warm restore, vidkv-1.5-1.58 to bf16, of memcpy"] and reached["warm restore, exact to bf16, of memcpy"]
     assert reached["cold restore, vidkv-1.5-1.58, against cold safetensors"]
     assert not reached["durable write, vidkv-1.5-1.58, against safetensors + fsync"]
     assert reached["longest prefix, 25 of 1,000,000 pages, median"] and not reached["longest prefix, 25 of 1,000,000 pages, p99"]
