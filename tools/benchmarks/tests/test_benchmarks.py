@@ -1,5 +1,6 @@
 """The parts of the benchmarks that can be wrong without a machine being slow."""
 
+import shutil
 import sys
 import xml.etree.ElementTree
 from pathlib import Path
@@ -10,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 pytest.importorskip("matplotlib")
 
-from benchmarks import report  # noqa: E402
+from benchmarks import loops, report  # noqa: E402
 from benchmarks.product import PROFILES, restore_name  # noqa: E402
 from benchmarks.rounds import Measurements  # noqa: E402
 
@@ -53,3 +54,15 @@ def test_the_report_is_a_table_and_plots(measured, tmp_path):
     assert "memcpy" in report.text(results) and "a note" in report.text(results)
     for path in report.plots(results, tmp_path):
         assert xml.etree.ElementTree.parse(path).getroot().tag.endswith("svg")
+
+
+@pytest.mark.skipif(shutil.which("clang") is None, reason="the loops are compiled with clang")
+def test_the_loops_run_by_themselves(tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[3])
+    program = loops.compiled(tmp_path)
+    rows = loops.timed(program, loops.BUILDS["portable"])
+    assert len(rows) == 10 and all(0 < row["least_ns"] <= row["median_ns"] <= row["greatest_ns"] for row in rows)
+    if shutil.which("valgrind"):
+        row = rows[0] | {"instructions": loops.counted(program, loops.BUILDS["portable"], 0, tmp_path) / rows[0]["elements"]}
+        assert 0.5 < row["instructions"] < 20
+        assert f"{row['instructions']:.2f}" in loops.text([row])
