@@ -187,6 +187,9 @@ extension Store {
     /// Repeats in `identity` what the index has of tenants, models and settings. To be called before a transaction that adds to them is
     /// committed, and after one that removes.
     func saveIdentity(in transaction: borrowing WriteTransaction) throws {
+        // What was removed before, by whatever process, may not be on the disk yet (`relaxed`): a crash of the machine would bring it back to
+        // an index whose copy no longer has it.
+        if !index.environment.configuration.isScratch { try StoreError.translating { try index.environment.sync() } }
         let identity = try Identity(index, former: try? Identity(in: folder), in: transaction)
         try identity.save(in: folder, isDurable: !index.environment.configuration.isScratch)
     }
