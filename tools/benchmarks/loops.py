@@ -1,7 +1,7 @@
 """`tools/bench loops`: the loops of a restore by themselves, timed on data that stays in the first caches, and their instructions counted.
 
 Instructions a nanosecond, over the processor's clock in GHz, is how many it executes a cycle: what is near its greatest is a loop that
-only fewer instructions can make faster. Times of one loop that lie far apart say that something else shares the core."""
+only fewer instructions can make faster. Times of one loop that lie far apart say that something else may share the core."""
 
 import argparse
 import json
